@@ -1,0 +1,1 @@
+"""Things recorded: the Dagster assets, and the batch work behind them."""

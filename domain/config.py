@@ -1,0 +1,214 @@
+"""What to predict and with which models (``Project``), and where things are (``Places``), as frozen values.
+
+Reading ``tidemill.toml`` and the environment is the entry points' business (``orchestration.settings``).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from domain.events import NANOS_PER_SECOND
+
+INSTRUMENT_PATTERN = re.compile(r"^[a-z0-9_]+:[A-Z0-9][A-Z0-9._-]*$")
+_UNITS = {"ms": 1_000_000, "s": NANOS_PER_SECOND, "m": 60 * NANOS_PER_SECOND, "h": 3600 * NANOS_PER_SECOND}
+_UNITS["d"] = 24 * _UNITS["h"]
+
+
+def parse_duration(value: object) -> int:
+    """Return nanoseconds from ``"500ms"``, ``"30s"``, ``"5m"``, ``"1h"``, ``"7d"`` or an int of nanoseconds.
+
+    >>> parse_duration("5m") // NANOS_PER_SECOND
+    300
+
+    Raises
+    ------
+    ValueError
+        When the text is not a number and a unit, or is not positive.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", str(value).strip())
+    if not match or int(match[1]) == 0:
+        raise ValueError(f"{value!r} is not a duration; write a number and a unit, such as 30s, 5m or 1h")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_instrument(value: str) -> str:
+    """Return the instrument as it is, or say how one is written.
+
+    Raises
+    ------
+    ValueError
+        When it is not ``venue:SYMBOL``.
+    """
+    if not INSTRUMENT_PATTERN.match(value):
+        raise ValueError(f"{value!r} is not an instrument; write venue:SYMBOL, such as binance:BTC-USDT")
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration)]
+InstrumentId = Annotated[str, AfterValidator(parse_instrument)]
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Market(Frozen):
+    """Where market data comes from.
+
+    Attributes
+    ----------
+    source : ``simulated`` or ``recorded``
+    path : file or files of recorded trades, candles or frames (recorded only)
+    speed : event seconds per wall second; 0 means as fast as the readers can follow
+    seed : of the simulated market
+    opens : where history ends and the stream begins (simulated only), UTC
+    history_days : days of history before that, used for the first training
+    """
+
+    source: Literal["simulated", "recorded"] = "simulated"
+    path: tuple[str, ...] = ()
+    speed: float = Field(default=60.0, ge=0)
+    seed: int = 7
+    opens: datetime = datetime(2025, 1, 8, tzinfo=UTC)
+    history_days: int = Field(default=7, ge=1)
+
+    @property
+    def opens_ns(self) -> int:
+        """The opening, ns since epoch UTC."""
+        opens = self.opens if self.opens.tzinfo else self.opens.replace(tzinfo=UTC)
+        return int(opens.timestamp()) * NANOS_PER_SECOND
+
+
+class Model(Frozen):
+    """One member of the fleet.
+
+    Attributes
+    ----------
+    name : unique within the project
+    kind : ``rls`` (recursive least squares, compiled) or ``river`` (any River estimator by name)
+    targets : which targets it learns
+    forgetting : of ``rls``: weight of a label decays by this factor with each newer one
+    clip : of ``rls``: bound of the scaled features
+    estimator : of ``river``: dotted names and arguments, see ``domain.river``
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["rls", "river"]
+    targets: tuple[Literal["price_change", "direction", "volatility"], ...]
+    forgetting: float = Field(default=1 - 3e-5, gt=0.9, le=1.0)
+    clip: float = Field(default=8.0, gt=0)
+    estimator: str = ""
+
+    @model_validator(mode="after")
+    def _river_needs_an_estimator(self) -> Model:
+        if (self.kind == "river") != bool(self.estimator):
+            raise ValueError(f"model {self.name}: 'estimator' belongs to kind = \"river\", and only there")
+        return self
+
+
+class Publish(Frozen):
+    """When the trainer publishes a version: after so many examples or so long, whichever comes first.
+
+    ``every = 0`` leaves the clock out, so that the versions of a replay are a function of its data.
+    """
+
+    examples: int = Field(default=5_000, ge=1)
+    every_s: float = Field(default=1.0, ge=0)
+
+
+class Project(Frozen):
+    """What to predict and with which models: all of ``tidemill.toml``.
+
+    Attributes
+    ----------
+    instruments : ``venue:SYMBOL``, in partition order: append, never reorder
+    interval : length of a bar
+    lateness : how long after a bar's end its trades may still arrive, event time
+    horizon : how far ahead the targets lie, a multiple of the interval
+    fleet : the first model of each target is its champion, the others are challengers
+    """
+
+    instruments: tuple[InstrumentId, ...] = Field(min_length=1)
+    interval: Duration = 60 * NANOS_PER_SECOND
+    lateness: Duration = 2 * NANOS_PER_SECOND
+    horizon: Duration = 300 * NANOS_PER_SECOND
+    market: Market = Market()
+    publish: Publish = Publish()
+    fleet: tuple[Model, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Project:
+        if self.horizon % self.interval or not 1 <= self.horizon // self.interval <= 240:  # noqa: PLR2004 - MEMORY
+            raise ValueError("horizon must be 1 to 240 whole bars; change 'horizon' or 'interval'")
+        for what, names in (("instruments", self.instruments), ("fleet", tuple(m.name for m in self.fleet))):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} lists a name twice; remove one")
+        missing = {"price_change", "direction", "volatility"} - {t for m in self.fleet for t in m.targets}
+        if missing:
+            raise ValueError(f"no model of the fleet learns {', '.join(sorted(missing))}; add it to a model's targets")
+        if (self.market.source == "recorded") != bool(self.market.path):
+            raise ValueError('market.path belongs to market.source = "recorded", and only there')
+        return self
+
+    @property
+    def horizon_s(self) -> int:
+        """The horizon in whole seconds."""
+        return self.horizon // NANOS_PER_SECOND
+
+
+class Places(Frozen):
+    """Where things are on this machine or cluster; every field has a ``TIDEMILL_*`` environment variable.
+
+    Attributes
+    ----------
+    home : everything Tidemill writes is below this directory unless said otherwise
+    config : the ``tidemill.toml``
+    kafka_bootstrap_servers : empty means the dev broker on ``broker_port``
+    kafka : further client settings (``security.protocol`` ...), passed through to librdkafka
+    control_url : SQLAlchemy URL; empty means SQLite below home
+    lake_catalog : DuckLake catalog; empty means SQLite below home
+    """
+
+    home: Path = Path(".tidemill")
+    config: Path = Path("tidemill.toml")
+    kafka_bootstrap_servers: str = ""
+    kafka: dict[str, str] = {}
+    control_url: str = ""
+    lake_catalog: str = ""
+    broker_port: int = 19092
+    dagster_port: int = 3000
+    serving_port: int = 8095
+
+    @property
+    def bootstrap(self) -> str:
+        """The brokers that clients connect to."""
+        return self.kafka_bootstrap_servers or f"127.0.0.1:{self.broker_port}"
+
+    @property
+    def control(self) -> str:
+        """The control database's SQLAlchemy URL."""
+        return self.control_url or f"sqlite:///{self.home.absolute() / 'control.sqlite'}"
+
+    @property
+    def lake(self) -> Path:
+        """Directory of the lake: its SQLite catalog and its data files."""
+        return self.home.absolute() / "lake"
+
+    @property
+    def models(self) -> Path:
+        """Directory of the model artifacts."""
+        return self.home.absolute() / "models"
+
+    @property
+    def state(self) -> Path:
+        """Directory of the services' own checkpoints."""
+        return self.home.absolute() / "state"

@@ -1,0 +1,152 @@
+"""What crosses a topic: trades, bars, predictions, announcements and dead letters, as flat JSON records.
+
+All times are int64 nanoseconds since the epoch, UTC. An instrument is ``venue:SYMBOL`` (``binance:BTC-USDT``)
+everywhere: as record key, partition, line and table value.
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+import msgspec
+
+Instrument = NewType("Instrument", str)
+Nanos = NewType("Nanos", int)
+
+NANOS_PER_SECOND = 1_000_000_000
+NANOS_PER_MINUTE = 60 * NANOS_PER_SECOND
+NANOS_PER_DAY = 86_400 * NANOS_PER_SECOND
+
+BUY, SELL, UNKNOWN = 1, -1, 0
+"""The taker's side of a trade."""
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False):
+    """One execution on an exchange.
+
+    Attributes
+    ----------
+    instrument : ``venue:SYMBOL``
+    ts_event : int
+        The exchange's trade time, ns since epoch UTC.
+    trade_id : int
+        The exchange's number of the trade, increasing per instrument.
+    price : float
+        Quote currency per unit, > 0.
+    size : float
+        Base units (contracts on coin-margined perpetuals), > 0.
+    side : int
+        The taker's side: 1 buy, -1 sell, 0 unknown.
+    """
+
+    instrument: str
+    ts_event: int
+    trade_id: int
+    price: float
+    size: float
+    side: int
+
+
+class Bar(msgspec.Struct, frozen=True, gc=False):
+    """What happened in one closed interval ``[ts_event - interval, ts_event)``.
+
+    Attributes
+    ----------
+    ts_event : int
+        The END of the interval, ns since epoch UTC: the first moment at which all of the bar is known.
+    open, high, low, close : float
+        Quote currency per unit, > 0. In an interval without a trade all four are the previous close.
+    volume, buy_volume, sell_volume : float
+        Base units; buy and sell by the taker's side, both 0 where the source does not tell.
+    vwap : float
+        Volume-weighted average price; the close where there was no volume or the source does not tell.
+    trades : float
+        Number of trades; 0 where the source does not tell.
+    missing : float
+        1 when the interval had no trade and was filled forward, else 0.
+    """
+
+    instrument: str
+    ts_event: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    buy_volume: float = 0.0
+    sell_volume: float = 0.0
+    vwap: float = 0.0
+    trades: float = 0.0
+    missing: float = 0.0
+
+
+class Prediction(msgspec.Struct, frozen=True, gc=False):
+    """One answer of the model that served: a pure function of the vector and the version.
+
+    Attributes
+    ----------
+    prediction_id : str
+        ``instrument/ts_event/horizon_s``: a replay repeats it, never adds one.
+    ts_event : int
+        The vector's time, ns since epoch UTC.
+    horizon_s : int
+        How far ahead the targets lie, seconds.
+    price_change : float
+        Expected log return over the horizon, basis points.
+    direction : float
+        Probability that the price rises, in (0, 1).
+    volatility : float
+        Expected log realised volatility, ``ln(rms one-bar return in bp + 0.1)``.
+    model_version, n_learned : int
+        Which version answered, and how many examples it had learned.
+    model_watermark : int
+        Availability time of the newest example that the version had learned, ns.
+    predicted_at : int
+        Wall clock of the predictor, ns; for latency only.
+    """
+
+    prediction_id: str
+    instrument: str
+    ts_event: int
+    horizon_s: int
+    price_change: float
+    direction: float
+    volatility: float
+    model_version: int
+    n_learned: int
+    model_watermark: int
+    predicted_at: int
+
+    @property
+    def model_age_s(self) -> float:
+        """Seconds of event time between the newest label the model knew and the question."""
+        return (self.ts_event - self.model_watermark) / NANOS_PER_SECOND
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """Wakes the predictors: a version of this line was published. The control database is the truth."""
+
+    line: str
+    version: int
+    watermark: int
+    n_learned: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A record that was refused, with where it came from and why.
+
+    ``payload`` is the record's value as text (undecodable bytes escaped), so that nothing is lost.
+    """
+
+    service: str
+    reason: str
+    message: str
+    topic: str
+    partition: int
+    offset: int
+    payload: str
+
+
+def seconds(ts: int) -> float:
+    """Return nanoseconds as seconds, for people."""
+    return ts / NANOS_PER_SECOND

@@ -1,0 +1,35 @@
+"""The topics between the services: names, settings and which partition an instrument has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TRADES = "trades"
+BARS = "bars"
+FEATURES = "features"
+FEATURES_WITH_TARGET = "features_with_target"
+PREDICTIONS = "predictions"
+MODEL_VERSIONS = "model_versions"
+DEAD_LETTERS = "dead_letters"
+
+BY_INSTRUMENT = (TRADES, BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS, MODEL_VERSIONS)
+"""Topics with one partition an instrument: one partition, one model line, one order."""
+
+ALL = (*BY_INSTRUMENT, DEAD_LETTERS)
+
+SETTINGS = {
+    # Seven days of market data: longer than any outage this system is meant to resume from without a backfill.
+    "retention.ms": str(7 * 86_400_000),
+    "cleanup.policy": "delete",
+    "compression.type": "producer",
+    "message.timestamp.type": "CreateTime",
+}
+
+
+def partition_of(instrument: str, instruments: Sequence[str]) -> int:
+    """Return the partition of an instrument: its place in the configured list, to which one only ever appends.
+
+    >>> partition_of("sim:ETH-USD", ["sim:BTC-USD", "sim:ETH-USD"])
+    1
+    """
+    return list(instruments).index(instrument)

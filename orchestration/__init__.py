@@ -1,0 +1,1 @@
+"""Things tended: Dagster definitions, sensors, the supervisor and the tidemill command."""

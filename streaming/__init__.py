@@ -1,0 +1,1 @@
+"""Things in motion: the long-running services and the topics between them."""
