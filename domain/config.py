@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from domain.events import NANOS_PER_SECOND
 
-INSTRUMENT_PATTERN = re.compile(r"^[a-z0-9_]+:[A-Z0-9][A-Z0-9._-]*$")
+INSTRUMENT_PATTERN = re.compile(r"^[a-z0-9_]+:[A-Z0-9][A-Z0-9._-]*\Z")
 _UNITS = {"ms": 1_000_000, "s": NANOS_PER_SECOND, "m": 60 * NANOS_PER_SECOND, "h": 3600 * NANOS_PER_SECOND}
 _UNITS["d"] = 24 * _UNITS["h"]
 
@@ -30,7 +30,7 @@ def parse_duration(value: object) -> int:
     ValueError
         When the text is not a number and a unit, or is not positive.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", str(value).strip())
     if not match or int(match[1]) == 0:
@@ -155,6 +155,10 @@ class Project(Frozen):
         missing = {"price_change", "direction", "volatility"} - {t for m in self.fleet for t in m.targets}
         if missing:
             raise ValueError(f"no model of the fleet learns {', '.join(sorted(missing))}; add it to a model's targets")
+        if self.market.source == "simulated":
+            for name in self.instruments:
+                if not name.startswith("simulated:"):
+                    raise ValueError(f"{name} would carry made-up prices; write simulated:{name.partition(':')[2]}")
         if (self.market.source == "recorded") != bool(self.market.path):
             raise ValueError('market.path belongs to market.source = "recorded", and only there')
         return self

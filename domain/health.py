@@ -1,0 +1,90 @@
+"""Health: what a service says of itself, and whether it is alive and ready, judged by progress, not by presence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Phase = Literal["starting", "running", "draining", "done", "failed"]
+
+BEAT_TTL = 10.0
+"""Seconds without a beat after which a service is missing: it beats every second, and may drop some."""
+
+STALL = 25.0
+"""Seconds without progress, with work waiting, after which it is stuck: more than any pause of a healthy one."""
+
+START_GRACE = 180.0
+"""Seconds a service may take to its first progress: imports, compilation, loading a model, catching up a topic."""
+
+READY_LAG = 10_000
+"""Records behind, beyond which it serves answers too old to be called fresh."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One heartbeat.
+
+    Attributes
+    ----------
+    service, instance : which service, and which of its processes
+    pid : process id on its machine
+    phase : ``draining`` finishes what it holds and takes nothing new; ``done`` has come to the end of its input
+    generation : grows by one with each deployment
+    position : topic/partition -> next offset
+    progress : records handled since the start
+    progressed_at : when it last handled a record *or had none to handle*, unix seconds. An idle service sets it too:
+        otherwise the first record after a quiet hour would look like an hour's stall.
+    lag : records waiting; None when unknown (the broker is out of reach)
+    ready : its own word that it can serve
+    beat_at, started_at : unix seconds, its wall clock
+    detail : version, n_learned, skill, watermark, message ... for people and checks
+    """
+
+    service: str
+    instance: str
+    pid: int
+    phase: Phase
+    generation: int
+    position: Mapping[str, int]
+    progress: int
+    progressed_at: float
+    lag: int | None
+    ready: bool
+    beat_at: float
+    started_at: float
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+def live(beat: Beat | None, now: float) -> bool:
+    """Return whether the service should be left alone; False means kill and restart it.
+
+    Parameters
+    ----------
+    beat : its newest, None when it never beat
+    now : unix seconds, by the same clock as the beat's
+
+    Notes
+    -----
+    Unknown lag never kills: a broker or database that is down must not take every service with it. Nor does an idle
+    topic, a draining or finished service, or a slow start. Ask twice before acting.
+    """
+    if beat is None:
+        return False
+    if beat.phase in {"draining", "done"}:
+        return True
+    starting = beat.progress == 0
+    if now - beat.beat_at > BEAT_TTL:
+        return starting and now - beat.started_at < START_GRACE
+    moved = max(beat.progressed_at, beat.started_at + (START_GRACE if starting else 0.0))
+    return not ((beat.lag or 0) > 0 and now - moved > STALL)
+
+
+def ready(beat: Beat | None, now: float) -> bool:
+    """Return whether the service can be relied on now: alive, running, ready by its own word, and not far behind.
+
+    Unknown lag counts as not far behind: what was loaded still serves.
+    """
+    if beat is None or not live(beat, now) or now - beat.beat_at > BEAT_TTL:
+        return False
+    return beat.phase == "running" and beat.ready and (beat.lag is None or beat.lag <= READY_LAG)
