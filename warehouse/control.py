@@ -1,0 +1,270 @@
+"""The control database: leases, heartbeats, model versions, pins and counters, for every process that shares them.
+
+It is apart from the lake because it needs keys, compare-and-swap and overwriting of single rows, of which the lake
+has none. SQLite on one machine, PostgreSQL beyond: only the URL changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from domain.errors import BadState, Unavailable
+from warehouse.engines import Pace, engine_of
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+
+metadata = sa.MetaData()
+
+schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("line", sa.String(128), primary_key=True),
+    sa.Column("owner", sa.String(128), nullable=False),  # empty when released
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),  # the database's clock, unix seconds
+)
+
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("service", sa.String(64), primary_key=True),
+    sa.Column("instance", sa.String(128), primary_key=True),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("phase", sa.String(16), nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("position", sa.JSON, nullable=False),
+    sa.Column("progress", sa.BigInteger, nullable=False),
+    sa.Column("progressed_at", sa.Double, nullable=False),
+    sa.Column("lag", sa.BigInteger),
+    sa.Column("ready", sa.Boolean, nullable=False),
+    sa.Column("beat_at", sa.Double, nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),  # increasing in commit order, see registry
+    sa.Column("line", sa.String(128), nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("parent", sa.BigInteger),
+    sa.Column("watermark", sa.BigInteger, nullable=False),
+    sa.Column("n_learned", sa.BigInteger, nullable=False),
+    sa.Column("snapshot", sa.BigInteger),
+    sa.Column("offsets", sa.JSON, nullable=False),
+    sa.Column("digest", sa.String(128), nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("path", sa.String(512), nullable=False),  # below the registry's root, so that both can move
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("line", "number"),
+    sa.Index("versions_by_digest", "line", "digest"),
+)
+
+aliases = sa.Table(
+    "aliases",
+    metadata,
+    sa.Column("line", sa.String(128), primary_key=True),
+    sa.Column("alias", sa.String(64), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+
+pins = sa.Table(
+    "pinned_snapshots",
+    metadata,
+    sa.Column("holder", sa.String(128), primary_key=True),
+    sa.Column("snapshot", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("until", sa.Double),  # the database's clock, unix seconds; null = for good
+)
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("service", sa.String(64), primary_key=True),
+    sa.Column("reason", sa.String(64), primary_key=True),
+    sa.Column("n", sa.BigInteger, nullable=False),
+)
+
+
+class database_now(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function it is
+    """The database's own clock, unix seconds: the one clock that all lease holders share."""
+
+    type = sa.Double()
+    inherit_cache = True
+    name = "database_now"
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(_element: database_now, _compiler: object, **_options: object) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _postgresql_now(_element: database_now, _compiler: object, **_options: object) -> str:
+    return "extract(epoch FROM clock_timestamp())"
+
+
+class Control:
+    """A process's door to the control database; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.engine.make_url(url)
+        self._durable = engine_of(self.url, Pace.DURABLE)
+        self._brisk = engine_of(self.url, Pace.BRISK)
+
+    @classmethod
+    def open(cls, url: str) -> Control:
+        """Open the database behind a SQLAlchemy URL, creating its tables when they are not there yet.
+
+        Raises
+        ------
+        Unavailable
+            When it cannot be reached.
+        BadState
+            When its tables are those of another release.
+        """
+        control = cls(url)
+        try:
+            control.prepare()
+        except BaseException:
+            control.close()
+            raise
+        return control
+
+    def prepare(self) -> None:
+        """Create the tables when they are not there yet; any number of processes may do so at once."""
+        if self.read(_schema) is None:
+            self.write(_create)
+        found = self.read(_schema)
+        if found != SCHEMA_VERSION:
+            raise BadState(f"the control database {self.url!r} has schema {found}, not {SCHEMA_VERSION}; migrate it")
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what ``work`` returns, having committed durably all it wrote or, when it raises, nothing.
+
+        ``work`` is repeated when another process inserted the same key first, so it reads afresh what it depends on.
+
+        Raises
+        ------
+        Unavailable
+            When the database cannot be reached or stays locked.
+        BadState
+            When the database refuses the statement.
+        """
+        tries = 5
+        for remaining in reversed(range(tries)):
+            try:
+                with self._named(), self._durable.begin() as connection:
+                    return work(connection)
+            except sa.exc.IntegrityError as error:
+                if not remaining:
+                    raise BadState(f"the control database {self.url!r} refused: {error.orig}") from error
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what ``work`` returns, reading from one snapshot and never waiting for a writer.
+
+        Raises
+        ------
+        Unavailable, BadState
+            As :meth:`write`.
+        """
+        with self._named(), self._durable.execution_options(read_only=True).begin() as connection:
+            return work(connection)
+
+    def attempt(self, work: Callable[[sa.Connection], object]) -> bool:
+        """Return whether ``work`` was committed: given up within 250 ms, and possibly lost when the machine dies."""
+        try:
+            with self._brisk.begin() as connection:
+                work(connection)
+        except sa.exc.OperationalError:
+            return False
+        return True
+
+    def count_dead_letter(self, service: str, reason: str, n: int = 1) -> None:
+        """Add ``n`` to the dead letters that this service refused for this reason."""
+        key = {"service": service, "reason": reason}
+        self.write(lambda c: upsert(c, dead_letters, key, {"n": dead_letters.c.n + n}, {"n": n}))
+
+    def dead_letters(self) -> dict[tuple[str, str], int]:
+        """Return the number of dead letters by service and reason."""
+        rows = self.read(lambda c: c.execute(sa.select(dead_letters)).all())
+        return {(row.service, row.reason): row.n for row in rows}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._durable.dispose()
+        self._brisk.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Map the database's errors to Tidemill's; a lost race for a key stays what it is."""
+        try:
+            yield
+        except sa.exc.IntegrityError:
+            raise
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise Unavailable(
+                f"the control database {self.url!r} cannot be used ({cause}); is it up and writable?"
+            ) from error
+        except sa.exc.DBAPIError as error:
+            raise BadState(f"the control database {self.url!r} refused: {error.orig}") from error
+
+
+def upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    key: Mapping[str, object],
+    values: Mapping[str, Any],
+    first: Mapping[str, Any] | None = None,
+) -> None:
+    """Update the row with this key, or insert it with ``first`` (or ``values``) when there is none."""
+    same = sa.and_(*(table.c[name] == value for name, value in key.items()))
+    if not connection.execute(sa.update(table).where(same).values(**values)).rowcount:
+        connection.execute(sa.insert(table).values(**key, **(values if first is None else first)))
+
+
+def _schema(connection: sa.Connection) -> int | None:
+    if not sa.inspect(connection).has_table("schema_version"):
+        return None
+    return connection.execute(sa.select(schema_version.c.version)).scalar_one_or_none()
+
+
+def _create(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":  # SQLite has locked the whole file by now
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('tidemill'))")
+    if _schema(connection) is None:
+        metadata.create_all(connection)
+        connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
+        connection.execute(sa.insert(counters).values(name="versions", value=0))

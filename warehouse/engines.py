@@ -1,0 +1,102 @@
+"""Database engines at two paces: durable for records, brisk for heartbeats."""
+
+from __future__ import annotations
+
+import enum
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from domain.errors import UsageError
+
+_BACKENDS = ("sqlite", "postgresql")
+
+
+class Pace(enum.Enum):
+    """How long a transaction waits for another, and what a commit promises.
+
+    ``DURABLE`` waits 10 s and survives the machine's death; ``BRISK`` gives up after 250 ms and may lose the last
+    moments: a beat that comes late says nothing that the next one does not say better.
+    """
+
+    DURABLE = (10_000, "FULL")
+    BRISK = (250, "NORMAL")
+
+
+def engine_of(url: sa.URL, pace: Pace) -> sa.Engine:
+    """Return an engine for SQLite or PostgreSQL.
+
+    Raises
+    ------
+    UsageError
+        When the URL names another database, or a driver that is not installed.
+    """
+    backend = url.get_backend_name()
+    if backend not in _BACKENDS:
+        raise UsageError(f"TIDEMILL_CONTROL_URL: {backend} is not supported; use sqlite or postgresql")
+    if backend == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        engine = sa.create_engine(url, json_serializer=to_json, pool_pre_ping=backend != "sqlite")
+    except ModuleNotFoundError as error:
+        raise UsageError(f"TIDEMILL_CONTROL_URL: the driver {error.name} is not installed; pip install it") from error
+    (_prepare_sqlite if backend == "sqlite" else _prepare_postgresql)(engine, *pace.value)
+    return engine
+
+
+def to_json(value: object) -> str:
+    """Return canonical JSON; a number that is not finite becomes null, as JSON has no other word for "unknown".
+
+    >>> to_json({"skill": float("nan"), "n": 3})
+    '{"n":3,"skill":null}'
+    """
+    return msgspec.json.encode(value, enc_hook=_plain, order="sorted").decode()
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401 - whatever JSON does not know
+    return value.item() if hasattr(value, "item") else str(value)  # numpy's scalars
+
+
+def _prepare_sqlite(engine: sa.Engine, wait_ms: int, synchronous: str) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's own
+        connection.isolation_level = None  # the driver shall not begin transactions: the next listener does
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {wait_ms}")
+        cursor.execute(f"PRAGMA synchronous = {synchronous}")
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            _turn_to_wal(cursor)
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: sa.Connection) -> None:
+        # A writer takes its lock at once: a transaction that read first could never be upgraded after another commit.
+        reading = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _turn_to_wal(cursor: Any, wait_s: float = 10.0) -> None:  # noqa: ANN401 - sqlite3's own
+    """Switch to the write-ahead log; SQLite does not wait for this lock itself when processes race to be first."""
+    import sqlite3
+
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _prepare_postgresql(engine: sa.Engine, wait_ms: int, synchronous: str) -> None:
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {wait_ms}")
+        if synchronous != "FULL":
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")

@@ -1,0 +1,87 @@
+"""Files that are whole or absent: atomic writes, and a lock that the kernel frees when its holder dies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from domain.errors import Unavailable
+
+_POLL_S = 0.005
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace the file with ``data``: after a crash, even of the machine, it holds all of the old or all of the new.
+
+    Parameters
+    ----------
+    path : its directory is created when missing
+    """
+    staged = stage(path, data)
+    try:
+        settle(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def stage(path: Path, data: bytes) -> Path:
+    """Return a synced temporary file with ``data``, in the directory of ``path`` and so on its disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with staged.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return staged
+
+
+def settle(staged: Path, path: Path) -> None:
+    """Give a staged file its name, and make the name durable."""
+    staged.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold the lock file ``path`` alone among all processes and threads of this machine.
+
+    Raises
+    ------
+    Unavailable
+        When another holds it for all of ``wait_s`` seconds.
+
+    Notes
+    -----
+    It polls rather than blocks, so that a deadline and a stop signal are honoured. The file is never removed; on a
+    network file system the lock guarantees nothing.
+    """
+    deadline = time.monotonic() + wait_s
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o660)
+    try:
+        while not _locked(lock):
+            if time.monotonic() > deadline:
+                holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+                raise Unavailable(f"{path} has been held for {wait_s:g} s by process {holder}; look at that process")
+            time.sleep(_POLL_S * (0.5 + random.random()))
+        os.pwrite(lock, f"{os.getpid():<10}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

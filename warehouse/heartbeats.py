@@ -1,0 +1,44 @@
+"""Heartbeats at rest: what each service last said of itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import sqlalchemy as sa
+
+from domain.health import Beat
+from warehouse.control import Control, heartbeats, upsert
+
+
+class Heartbeats:
+    """The heartbeats of a control database, one row an instance of a service."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def beat(self, beat: Beat) -> bool:
+        """Overwrite the instance's row; return whether that succeeded.
+
+        A beat is dropped rather than waited for: when the database is locked for more than 250 ms or out of reach,
+        the next beat comes soon, and the service's own work must not stop for it. Call it from a thread of its own.
+        """
+        values = asdict(beat)
+        key = {name: values.pop(name) for name in ("service", "instance")}
+        return self._control.attempt(lambda connection: upsert(connection, heartbeats, key, values))
+
+    def beats(self) -> list[Beat]:
+        """Return all instances' newest beats, by service and instance.
+
+        Raises
+        ------
+        Unavailable
+            When the database cannot be reached.
+        """
+        order = (heartbeats.c.service, heartbeats.c.instance)
+        rows = self._control.read(lambda c: c.execute(sa.select(heartbeats).order_by(*order)).mappings().all())
+        return [Beat(**row) for row in rows]
+
+    def forget(self, before: float) -> int:
+        """Drop instances that have not beaten since ``before`` (unix seconds); return how many."""
+        stale = heartbeats.c.beat_at < before
+        return int(self._control.write(lambda c: c.execute(sa.delete(heartbeats).where(stale)).rowcount))
