@@ -1,0 +1,246 @@
+"""The one loop that every service runs: poll, step, produce, checkpoint, heartbeat, signals.
+
+A service is a ``Stage``: it opens, works, saves and closes. The loop owns time and signals; a thread of its own writes
+the heartbeat, so that a slow database never delays the stream, and the beat tells when the loop last turned, so that a
+hung loop cannot look alive.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from domain.config import Places, Project
+from domain.errors import BadRecord, TidemillError
+from domain.events import DeadLetter
+from domain.health import Beat, Phase
+from streaming.codec import encode
+from streaming.kafka import Records, Writer
+from warehouse.control import Control
+from warehouse.heartbeats import Heartbeats
+from warehouse.leases import Leases
+from warehouse.registry import Registry
+
+BEAT_S = 1.0
+IDLE_S = 0.2
+
+
+@dataclass
+class Context:
+    """What every service is given by the composition root.
+
+    Attributes
+    ----------
+    project, places : what to predict, and where things are
+    control : the control database
+    instance : who we are among the copies of a service
+    generation : of the supervisor, for the heartbeat
+    checkpoint_s : wall seconds between saves
+    """
+
+    project: Project
+    places: Places
+    control: Control
+    instance: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    generation: int = 0
+    checkpoint_s: float = 1.0
+
+    @property
+    def owner(self) -> str:
+        """Who takes leases: this home on this machine, where the supervisor allows one process a service.
+
+        A restarted trainer takes its own lease again at once, with a newer epoch that fences its former self.
+        """
+        return f"{socket.gethostname()}:{self.places.home.absolute()}"
+
+    @property
+    def registry(self) -> Registry:
+        """The model registry."""
+        return Registry(self.control, self.places.models)
+
+    @property
+    def leases(self) -> Leases:
+        """The leases of the lines."""
+        return Leases(self.control)
+
+
+@dataclass
+class Pulse:
+    """What a stage last said of itself; the heartbeat thread reads it, the loop's thread writes it."""
+
+    position: dict[str, int] = field(default_factory=dict)
+    progress: int = 0
+    lag: int | None = None
+    ready: bool = False
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+class Stage(Protocol):
+    """One service's life in five verbs.
+
+    ``work`` is called in a loop and must return within about a second; ``save`` makes everything done so far survive a
+    ``kill -9``, in this order: outputs flushed, then state, then offsets. Between two saves a crash may repeat outputs,
+    never lose them.
+    """
+
+    name: str
+
+    def open(self) -> None:
+        """Load state and seek the inputs."""
+        ...
+
+    def work(self, wait_s: float) -> int:
+        """Handle what has arrived, waiting at most ``wait_s`` for it; return the number of records handled."""
+        ...
+
+    def save(self) -> None:
+        """Make everything done so far survive a crash."""
+        ...
+
+    def pulse(self) -> Pulse:
+        """Say where the stage stands; cheap, called about once a second."""
+        ...
+
+    def close(self) -> None:
+        """Release what was opened; called after the last ``save``."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to do, ever (a recorded source that has ended)."""
+        ...
+
+
+class DeadLetters:
+    """Sends refused records to their topic and counts them by reason."""
+
+    def __init__(self, service: str, control: Control, writer: Writer) -> None:
+        self._service, self._control, self._writer = service, control, writer
+        self._counts: dict[str, int] = {}
+
+    def refuse(self, records: Records, i: int, error: BadRecord) -> None:
+        """Send record ``i`` of ``records`` away; the stream goes on."""
+        letter = DeadLetter(
+            service=self._service,
+            reason=error.reason,
+            message=str(error),
+            topic=records.topic,
+            partition=records.partition,
+            offset=records.offsets[i],
+            payload=records.values[i].decode("utf-8", "backslashreplace"),
+        )
+        self._writer.send("dead_letters", 0, records.topic, [encode(letter)])
+        self._counts[error.reason] = self._counts.get(error.reason, 0) + 1
+
+    def save(self) -> None:
+        """Add what was refused since the last call to the counts in the control database."""
+        for reason, n in self._counts.items():
+            self._control.count_dead_letter(self._service, reason, n)
+        self._counts.clear()
+
+
+class _Heart(threading.Thread):
+    """Writes the heartbeat once a second from what the loop last said."""
+
+    def __init__(self, stage: Stage, context: Context) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._stage, self._context, self._beats = stage.name, context, Heartbeats(context.control)
+        self.started = self.progressed = self.turned = time.time()
+        self.pulse = Pulse()
+        self.phase: Phase = "starting"
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop.wait(BEAT_S):
+            self.beat()
+
+    def beat(self) -> None:
+        p, c = self.pulse, self._context
+        self._beats.beat(
+            Beat(
+                service=self._stage,
+                instance=c.instance,
+                pid=os.getpid(),
+                phase=self.phase,
+                generation=c.generation,
+                position=p.position,
+                progress=p.progress,
+                progressed_at=self.progressed,
+                lag=p.lag,
+                ready=p.ready,
+                beat_at=self.turned,
+                started_at=self.started,
+                detail=p.detail,
+            )
+        )
+
+    def turn(self, pulse: Pulse) -> None:
+        """Note that the loop has turned."""
+        self.turned = time.time()
+        # Idle is progress too: the first record after a quiet hour must not look like an hour's stall.
+        if pulse.progress != self.pulse.progress or pulse.lag == 0:
+            self.progressed = self.turned
+        self.pulse = pulse
+
+    def end(self, phase: Phase) -> None:
+        self._stop.set()
+        self.phase, self.turned = phase, time.time()
+        self.beat()
+
+
+def run(stage: Stage, context: Context) -> None:
+    """Run a stage until it is finished or a SIGTERM or SIGINT asks it to stop; then save and close.
+
+    Raises
+    ------
+    TidemillError
+        Whatever stopped the stage; the command turns it into one line and an exit code.
+    """
+    log = structlog.get_logger().bind(service=stage.name)
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    heart = _Heart(stage, context)
+    heart.start()
+    try:
+        stage.open()
+        log.info("running", **_words(stage.pulse()))
+        heart.phase = "running"
+        _turn_until(stage, context, heart, asked)
+        heart.phase = "draining"
+        stage.save()
+        heart.turn(stage.pulse())
+    except TidemillError as error:
+        log.error("stopped", error=str(error))  # noqa: TRY400 - one line for a person; the cause is chained
+        heart.end("failed")
+        raise
+    finally:
+        stage.close()
+    heart.end("done")
+    log.info("done" if stage.finished else "stopped on request", **_words(heart.pulse))
+
+
+def _turn_until(stage: Stage, context: Context, heart: _Heart, asked: threading.Event) -> None:
+    saved = pulsed = time.monotonic()
+    dirty = False
+    while not asked.is_set() and not stage.finished:
+        dirty = bool(stage.work(IDLE_S)) or dirty
+        now = time.monotonic()
+        if dirty and now - saved >= context.checkpoint_s:
+            stage.save()
+            saved, dirty = now, False
+        if now - pulsed >= BEAT_S / 2:
+            heart.turn(stage.pulse())
+            pulsed = now
+
+
+def _words(pulse: Pulse) -> Mapping[str, object]:
+    return {"progress": pulse.progress, "lag": pulse.lag, **pulse.detail}

@@ -1,0 +1,180 @@
+"""Flat JSON records to and from arrays: validated by generated structs, a batch at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from domain.bars import BAR_COLUMNS, CLOSE, HIGH, LOW, OPEN, VOLUME
+from domain.errors import BadRecord
+from domain.events import Bar, Prediction, Trade
+from domain.features import FEATURES, TARGETS, ExampleRecord, VectorRecord
+from domain.tables import BarTable, ExampleTable, Flags, Floats, TradeTable, VectorTable
+from streaming.kafka import Records
+
+encode = msgspec.json.Encoder().encode
+
+_TRADE = msgspec.json.Decoder(Trade)
+_BAR = msgspec.json.Decoder(Bar)
+_VECTOR = msgspec.json.Decoder(VectorRecord)
+_EXAMPLE = msgspec.json.Decoder(ExampleRecord)
+
+_PREDICTION = msgspec.json.Decoder(Prediction)
+
+
+class _Timed(msgspec.Struct):
+    ts_event: int
+
+
+_TIMED = msgspec.json.Decoder(_Timed)
+_D = len(FEATURES)
+
+LARGEST = 1e8
+"""Bound of a target, basis points: no ratio of two floats has a larger logarithm."""
+Refuse = Callable[[Records, int, BadRecord], None]
+
+
+def _rows(
+    records: Records, decoder: msgspec.json.Decoder[Any], instrument: str, refuse: Refuse
+) -> list[tuple[Any, ...]]:
+    """Decode a batch; what does not fit its schema or belongs to another instrument is refused, one by one."""
+    rows = []
+    for i, value in enumerate(records.values):
+        try:
+            row = decoder.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            refuse(records, i, BadRecord("schema", str(error)))
+            continue
+        if row.instrument != instrument:
+            refuse(records, i, BadRecord("instrument", f"{row.instrument} in the partition of {instrument}"))
+            continue
+        rows.append((records.offsets[i], *msgspec.structs.astuple(row)))
+    return rows
+
+
+def trades(records: Records, instrument: str, refuse: Refuse) -> tuple[TradeTable, list[int]]:
+    """Return the trades of a batch, with the place of each in it; bad prices and sizes are refused."""
+    rows = []
+    for row in _rows(records, _TRADE, instrument, refuse):
+        _, _, _, _, price, size, _ = row
+        if not (0.0 < price < math.inf and 0.0 < size < math.inf):
+            refuse(
+                records,
+                records.offsets.index(row[0]),
+                BadRecord("price", f"price {price} and size {size} must be positive and finite"),
+            )
+            continue
+        rows.append(row)
+    columns = list(zip(*rows, strict=True)) or [()] * 7
+    table = TradeTable(
+        np.array(columns[2], np.int64),
+        np.array(columns[3], np.int64),
+        np.array(columns[4], np.float64),
+        np.array(columns[5], np.float64),
+        np.array(columns[6], np.int8),
+    )
+    return table, list(columns[0])
+
+
+def bars(records: Records, instrument: str, refuse: Refuse) -> tuple[BarTable, list[int]]:
+    """Return the bars of a batch and their offsets; a bar that no market could make is refused."""
+    rows = _rows(records, _BAR, instrument, refuse)
+    values = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(BAR_COLUMNS))
+    fine = _sound(values)
+    for i in np.flatnonzero(~fine):
+        at = records.offsets.index(rows[i][0])
+        refuse(records, at, BadRecord("price", "prices must be positive, low <= open and close <= high, volumes >= 0"))
+    ts = np.array([row[2] for row in rows], np.int64)
+    return BarTable(ts[fine], values[fine]), [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
+
+
+def _sound(values: Floats) -> Flags:
+    opened, high, low, close = (values[:, c] for c in (OPEN, HIGH, LOW, CLOSE))
+    ordered = (low <= np.minimum(opened, close)) & (high >= np.maximum(opened, close)) & (low > 0)
+    fine: Flags = np.isfinite(values).all(axis=1) & ordered & (values[:, VOLUME:] >= 0).all(axis=1)
+    return fine
+
+
+def vectors(records: Records, instrument: str, refuse: Refuse) -> tuple[VectorTable, list[int]]:
+    """Return the vectors of a batch and their offsets; a non-finite vector is refused."""
+    rows = _rows(records, _VECTOR, instrument, refuse)
+    values = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), _D)
+    fine = _finite(values, rows, records, refuse)
+    ts = np.array([row[2] for row in rows], np.int64)
+    return VectorTable(ts[fine], values[fine]), [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
+
+
+def examples(records: Records, instrument: str, refuse: Refuse) -> tuple[ExampleTable, list[int]]:
+    """Return the examples of a batch and their offsets; non-finite features or targets are refused."""
+    rows = _rows(records, _EXAMPLE, instrument, refuse)
+    values = np.array([row[3 : 3 + _D] for row in rows], np.float64).reshape(len(rows), _D)
+    targets = np.array(
+        [[math.nan if y is None else y for y in row[5 + _D :]] for row in rows], np.float64
+    ).reshape(len(rows), len(TARGETS))  # fmt: skip
+    # Out of reach counts as not finite; a direction that is NaN is no move, which is fine.
+    reached = np.where(np.abs(targets) > LARGEST, math.inf, targets)
+    reached[:, 1] = np.where(np.isnan(reached[:, 1]), 0.0, reached[:, 1])
+    fine = _finite(np.concatenate([values, reached], axis=1), rows, records, refuse)
+    ts, available = (np.array([row[c] for row in rows], np.int64) for c in (2, 3 + _D))
+    table = ExampleTable(ts[fine], available[fine], values[fine], targets[fine])
+    return table, [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
+
+
+def _finite(values: Floats, rows: list[tuple[Any, ...]], records: Records, refuse: Refuse) -> Flags:
+    fine: Flags = np.logical_and.reduce(np.isfinite(values), axis=1)
+    for i in np.flatnonzero(~fine):
+        refuse(records, records.offsets.index(rows[i][0]), BadRecord("finite", "a feature or target is not finite"))
+    return fine
+
+
+def encode_trades(events: Sequence[Trade]) -> list[bytes]:
+    """Return trades as records."""
+    return [encode(event) for event in events]
+
+
+def encode_bars(instrument: str, table: BarTable) -> list[bytes]:
+    """Return bars as records of topic ``bars``."""
+    return [encode(Bar(instrument, ts, *row)) for ts, row in zip(table.ts.tolist(), table.values.tolist(), strict=True)]
+
+
+def encode_vectors(instrument: str, table: VectorTable) -> list[bytes]:
+    """Return vectors as records of topic ``features``."""
+    pairs = zip(table.ts.tolist(), table.values.tolist(), strict=True)
+    return [encode(VectorRecord(instrument, ts, *row)) for ts, row in pairs]
+
+
+def encode_examples(instrument: str, table: ExampleTable, horizon_s: int) -> list[bytes]:
+    """Return examples as records of topic ``features_with_target``."""
+    out = []
+    rows = zip(table.ts.tolist(), table.available.tolist(), table.values.tolist(), table.targets.tolist(), strict=True)
+    for ts, available, x, (change, direction, volatility) in rows:
+        up = None if math.isnan(direction) else direction
+        out.append(encode(ExampleRecord(instrument, ts, *x, available, horizon_s, change, up, volatility)))
+    return out
+
+
+def prediction(value: bytes) -> Prediction:
+    """Return one record of topic ``predictions``."""
+    return _PREDICTION.decode(value)
+
+
+def bar(value: bytes) -> Bar:
+    """Return one record of topic ``bars``."""
+    return _BAR.decode(value)
+
+
+def trade(value: bytes) -> Trade:
+    """Return one record of topic ``trades``."""
+    return _TRADE.decode(value)
+
+
+def event_time(value: bytes) -> int:
+    """Return a record's ``ts_event``, ns; the largest of all when it has none, so that a search never skips past it."""
+    try:
+        return _TIMED.decode(value).ts_event
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 2**63 - 1

@@ -1,0 +1,174 @@
+"""The featurizer: trades or bars in, feature vectors out, and one horizon later the same vectors with their targets.
+
+Its state is arrays and the input offset they stand at, one file an instrument. After a crash it repeats what it sent
+since the last save; its readers drop what is not newer, so its output is effectively once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from domain.bars import CLOSE, BarState, add_trades
+from domain.errors import BadRecord
+from domain.features import WINDOW
+from domain.pipeline import Pipeline, lead
+from domain.tables import BarTable
+from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
+from streaming import codec
+from streaming.app import Context, DeadLetters, Pulse
+from streaming.kafka import Reader, Records, Writer, ends
+from streaming.seam import seam_of
+from warehouse.features import read_table
+from warehouse.files import write_atomic
+from warehouse.lake import Lake
+
+
+@dataclass
+class _Works:
+    """One instrument's state: open bars, the window, and where its input continues."""
+
+    bars: BarState
+    pipeline: Pipeline
+    offset: int
+
+
+class Featurizer:
+    """Consumes ``trades`` (or ``bars``), produces ``bars``, ``features`` and ``features_with_target``."""
+
+    name = "featurizer"
+    finished = False
+
+    def __init__(self, context: Context, source_topic: str) -> None:
+        self._context, self._project = context, context.project
+        self._topic = source_topic
+        self._works: dict[int, _Works] = {}
+        self._log = structlog.get_logger().bind(service=self.name)
+        self._counts = {BARS: 0, FEATURES: 0, FEATURES_WITH_TARGET: 0}
+
+    def open(self) -> None:
+        """Take up each instrument where its file stands, or warm it from the lake at the seam."""
+        instruments = self._project.instruments
+        keys = [(self._topic, p) for p in range(len(instruments))]
+        logs = ends(self._context.places, keys)
+        for partition, instrument in enumerate(instruments):
+            low, high = logs[self._topic, partition]
+            works = self._load(instrument)
+            if works is None or not low <= works.offset <= high:
+                works = self._warm(instrument, low)
+            self._works[partition] = works
+        start = {(self._topic, p): works.offset for p, works in self._works.items()}
+        self._reader = Reader(self._context.places, self.name, start)
+        self._writer = Writer(self._context.places)
+        self._dead = DeadLetters(self.name, self._context.control, self._writer)
+
+    def work(self, wait_s: float) -> int:
+        """Turn what has arrived into bars, vectors and examples."""
+        handled = 0
+        for records in self._reader.poll(wait_s):
+            works = self._works[records.partition]
+            instrument = self._project.instruments[records.partition]
+            bars = self._bars(records, instrument, works)
+            vectors, examples = works.pipeline.extend(bars)
+            works.offset = records.offsets[-1] + 1
+            self._send(FEATURES, records.partition, instrument, codec.encode_vectors(instrument, vectors))
+            labelled = codec.encode_examples(instrument, examples, self._project.horizon_s)
+            self._send(FEATURES_WITH_TARGET, records.partition, instrument, labelled)
+            handled += len(records.offsets)
+        return handled
+
+    def save(self) -> None:
+        """Flush the outputs, then write each instrument's state."""
+        self._writer.flush()
+        self._dead.save()
+        for partition, instrument in enumerate(self._project.instruments):
+            works = self._works[partition]
+            manifest = {"offset": works.offset, "made_for": self._made_for()}
+            arrays = {
+                "ints": works.bars.ints,
+                "floats": works.bars.floats,
+                "ts": works.pipeline.tail.ts,
+                "values": works.pipeline.tail.values,
+            }
+            write_atomic(self._path(instrument), save(arrays, metadata={"manifest": json.dumps(manifest)}))
+        self._reader.mirror()
+
+    def pulse(self) -> Pulse:
+        """Say where the featurizer stands."""
+        return Pulse(
+            position={f"{t}/{p}": offset for (t, p), offset in self._reader.position.items()},
+            progress=sum(self._reader.position.values()),
+            lag=self._reader.lag(),
+            ready=all(len(works.pipeline.tail) > WINDOW for works in self._works.values()),
+            detail={
+                "watermark": max(works.pipeline.newest for works in self._works.values()),
+                **{f"sent_{topic}": n for topic, n in self._counts.items()},
+            },
+        )
+
+    def close(self) -> None:
+        """Leave the broker."""
+        if hasattr(self, "_reader"):
+            self._reader.close()
+
+    def _bars(self, records: Records, instrument: str, works: _Works) -> BarTable:
+        if self._topic == BARS:
+            bars, _ = codec.bars(records, instrument, self._dead.refuse)
+            return bars
+        trades, offsets = codec.trades(records, instrument, self._dead.refuse)
+        bars, refused = add_trades(works.bars, trades, self._project.interval, self._project.lateness)
+        for offset in (o for o, bad in zip(offsets, refused, strict=True) if bad):
+            self._refuse_late(records, offset)
+        self._send(BARS, records.partition, instrument, codec.encode_bars(instrument, bars))
+        return bars
+
+    def _refuse_late(self, records: Records, offset: int) -> None:
+        error = BadRecord("late", "the trade's bar is already closed, or its clock is far ahead")
+        self._dead.refuse(records, records.offsets.index(offset), error)
+
+    def _send(self, topic: str, partition: int, key: str, values: list[bytes]) -> None:
+        self._writer.send(topic, partition, key, values)
+        self._counts[topic] += len(values)
+
+    def _path(self, instrument: str) -> Path:
+        return self._context.places.state / "featurizer" / f"{instrument.replace(':', '__')}.safetensors"
+
+    def _made_for(self) -> list[object]:
+        p = self._project
+        return [self._topic, p.interval, p.lateness, p.horizon, WINDOW]
+
+    def _load(self, instrument: str) -> _Works | None:
+        try:
+            data = self._path(instrument).read_bytes()
+            arrays = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            manifest = json.loads(header["__metadata__"]["manifest"])
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, ValueError, KeyError) as error:
+            self._log.warning("state is damaged; warming from the lake", instrument=instrument, error=str(error))
+            return None
+        if manifest["made_for"] != self._made_for():
+            self._log.warning("state is for other settings; warming from the lake", instrument=instrument)
+            return None
+        tail = BarTable(arrays["ts"].copy(), arrays["values"].copy())
+        bars = BarState(arrays["ints"].copy(), arrays["floats"].copy())
+        return _Works(bars, Pipeline(self._project.interval, self._project.horizon, tail), int(manifest["offset"]))
+
+    def _warm(self, instrument: str, low: int) -> _Works:
+        """Return the state as it stands at the seam: the lake's last bars before it, and the topic from its start."""
+        p = self._project
+        watermark = seam_of(self._context.registry, instrument)
+        with Lake.open(self._context.places, read_only=True) as lake:
+            start = watermark - lead(p.horizon, p.interval) * p.interval
+            bars = read_table(lake, "bars", instrument, start, watermark)
+        state = BarState.empty(p.interval, p.lateness)
+        if len(bars):
+            state = BarState.after(int(bars.ts[-1]), float(bars.values[-1, CLOSE]), p.interval, p.lateness)
+        self._log.info("warmed from the lake", instrument=instrument, bars=len(bars), watermark=watermark)
+        return _Works(state, Pipeline(p.interval, p.horizon, bars), low)

@@ -1,0 +1,298 @@
+"""The one place that talks to Kafka: readers with explicit offsets, an idempotent writer, topics and their errors.
+
+Readers are assigned, never balanced: the checkpoint of whoever reads is the only truth about offsets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from domain import topics
+from domain.config import Places
+from domain.errors import BadState, Unavailable
+
+T = TypeVar("T")
+
+BATCH = 2_000
+"""Records a poll returns at most: large enough to amortise a call, small enough to keep a loop responsive."""
+
+# Failed connections are reported by our own deadlines, in one line; librdkafka would print each attempt.
+_QUIET = {"log_level": 2, "socket.keepalive.enable": True}
+
+
+def client_config(places: Places) -> dict[str, str | int | float | bool]:
+    """Return the librdkafka settings that every client shares; ``TIDEMILL_KAFKA`` settings pass through."""
+    return {"bootstrap.servers": places.bootstrap, **_QUIET, **places.kafka}
+
+
+@dataclass(frozen=True)
+class Records:
+    """Consecutive records of one partition, as they were read."""
+
+    topic: str
+    partition: int
+    offsets: list[int]
+    values: list[bytes]
+
+
+class Reader:
+    """Reads assigned partitions from explicit offsets."""
+
+    def __init__(self, places: Places, service: str, start: Mapping[tuple[str, int], int]) -> None:
+        # On loopback a waiting fetch costs nothing; 10 ms keeps a quiet partition from delaying a busy one.
+        self._consumer = Consumer(
+            {
+                **client_config(places),
+                "group.id": f"tidemill-{service}",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 10,
+                "fetch.queue.backoff.ms": 10,
+                # Bounded by bytes; by count librdkafka pauses up to a second whenever 100,000 small records are queued.
+                "queued.min.messages": 1_000_000,
+                "queued.max.messages.kbytes": 65_536,
+            }
+        )
+        self.position = dict(start)
+        self._consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in start.items()])
+
+    def poll(self, timeout_s: float) -> list[Records]:
+        """Return what has arrived, by partition, waiting at most ``timeout_s`` for the first record.
+
+        Raises
+        ------
+        Unavailable
+            When the broker reports an error that waiting does not cure, such as an offset out of range.
+        """
+        # consume(n, t) would wait the whole t for n records; this returns as soon as there is one.
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        grouped: dict[tuple[str, int], Records] = {}
+        for message in (first, *self._consumer.consume(BATCH - 1, 0)):
+            if (error := message.error()) is not None:
+                _raise_unless_transient(error)
+                continue
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            if topic is None or partition is None or offset is None:
+                continue
+            if (topic, partition) not in grouped:
+                grouped[topic, partition] = Records(topic, partition, [], [])
+            grouped[topic, partition].offsets.append(offset)
+            grouped[topic, partition].values.append(message.value() or b"")
+        for key, records in grouped.items():
+            self.position[key] = records.offsets[-1] + 1
+        return list(grouped.values())
+
+    def lag(self) -> int | None:
+        """Return records between our position and the end of the logs, None while an end is unknown."""
+        total = 0
+        for (topic, part), offset in self.position.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, part), cached=True)
+            if high < 0:
+                return None
+            total += max(0, high - offset)
+        return total
+
+    def mirror(self) -> None:
+        """Commit the positions to the group, for lag tools only; nothing here reads them back."""
+        offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self.position.items()]
+        self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+
+class Writer:
+    """Writes records, idempotently and in order; a delivery that fails for good stops the process."""
+
+    def __init__(self, places: Places, linger_ms: int = 5) -> None:
+        self._failed: KafkaError | None = None
+        self._producer = Producer(
+            {
+                **client_config(places),
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": linger_ms,
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 200_000,
+                "message.timeout.ms": 120_000,
+            }
+        )
+
+    def send(self, topic: str, partition: int, key: str, values: Iterable[bytes]) -> None:
+        """Queue records; waits while the queue is full (backpressure)."""
+        for value in values:
+            while True:
+                try:
+                    self._producer.produce(topic, value, key, partition, on_delivery=self._delivered)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)
+        self._producer.poll(0)
+        self._check()
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Wait until every queued record is acknowledged.
+
+        Raises
+        ------
+        Unavailable
+            When the broker did not acknowledge in time.
+        """
+        left = self._producer.flush(timeout_s)
+        self._check()
+        if left:
+            raise Unavailable(f"broker did not acknowledge {left} records within {timeout_s:.0f} s; is it running?")
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._failed = error
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise Unavailable(f"broker refused a record: {self._failed.str()}; see the broker's log")
+
+
+def _raise_unless_transient(error: KafkaError) -> None:
+    if error.code() in {KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:  # noqa: SLF001
+        return
+    raise Unavailable(f"broker: {error.str()} ({error.name()}); the next start resumes from the checkpoint")
+
+
+def create_topics(places: Places, instruments: Sequence[str], deadline_s: float = 30.0) -> None:
+    """Create the topics with their settings, and partitions for instruments added since.
+
+    Raises
+    ------
+    Unavailable
+        When the broker cannot be reached within the deadline.
+    BadState
+        When it refuses to create a topic.
+    """
+    admin = AdminClient(client_config(places))
+    existing = _topics(admin, places, deadline_s)
+    missing = [name for name in topics.ALL if name not in existing]
+    wanted = {name: len(instruments) if name in topics.BY_INSTRUMENT else 1 for name in topics.ALL}
+    new = [NewTopic(name, wanted[name], config=topics.SETTINGS, replication_factor=-1) for name in missing]
+    if new:
+        for name, future in admin.create_topics(new, operation_timeout=deadline_s).items():
+            try:
+                future.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise BadState(f"broker refuses topic {name}: {error.args[0].str()}") from error
+    for name, count in existing.items():
+        if name in wanted and count < wanted[name]:
+            _grow(admin, name, wanted[name])
+
+
+def _grow(admin: AdminClient, name: str, partitions: int) -> None:
+    for future in admin.create_partitions([NewPartitions(name, partitions)]).values():
+        try:
+            future.result()
+        except KafkaException as error:
+            raise BadState(f"broker refuses {partitions} partitions for {name}: {error.args[0].str()}") from error
+
+
+def _topics(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, int]:
+    until = time.monotonic() + deadline_s
+    while True:
+        try:
+            found = admin.list_topics(timeout=2.0)
+            return {name: len(t.partitions) for name, t in found.topics.items()}
+        except KafkaException as error:
+            if time.monotonic() > until:
+                raise Unavailable(f"no Kafka broker at {places.bootstrap} ({error.args[0].str()}); start it") from error
+
+
+def ends(places: Places, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return first and next offset of each partition."""
+    consumer = Consumer({**client_config(places), "group.id": "tidemill-ends", "enable.auto.commit": False})
+    try:
+        return {key: consumer.get_watermark_offsets(TopicPartition(*key), timeout=10.0, cached=False) for key in wanted}
+    except KafkaException as error:
+        raise Unavailable(f"no answer from the broker at {places.bootstrap}: {error.args[0].str()}") from error
+    finally:
+        consumer.close()
+
+
+def newest(places: Places, topic: str, partition: int, decode: Callable[[bytes], T]) -> T | None:
+    """Return the newest record of a partition that ``decode`` accepts (does not raise ValueError on), None if none is.
+
+    Looks ever further back from the end, so that rubbish at the end hides nothing.
+    """
+    low, high = ends(places, [(topic, partition)])[topic, partition]
+    span = 16
+    while high > low:
+        start = max(low, high - span)
+        found = None
+        for value in _values(places, topic, partition, start, high):
+            with contextlib.suppress(ValueError):
+                found = decode(value)
+        if found is not None:
+            return found
+        high, span = start, span * 8
+    return None
+
+
+def _values(places: Places, topic: str, partition: int, start: int, high: int) -> list[bytes]:
+    reader = Reader(places, "tail", {(topic, partition): start})
+    values: list[bytes] = []
+    try:
+        until = time.monotonic() + 10.0
+        while reader.position[topic, partition] < high:
+            if time.monotonic() > until:
+                raise Unavailable(f"cannot read the end of {topic}/{partition}; is the broker running?")
+            for records in reader.poll(0.5):
+                values += [v for v, offset in zip(records.values, records.offsets, strict=True) if offset < high]
+        return values
+    finally:
+        reader.close()
+
+
+def find(places: Places, topic: str, partition: int, low: int, is_wanted: Callable[[bytes], bool]) -> int:
+    """Return the first offset whose record is wanted, where all later ones are wanted too (bisection)."""
+    high = ends(places, [(topic, partition)])[topic, partition][1]
+    while low < high:
+        middle = (low + high) // 2
+        value = _value_at(places, topic, partition, middle)
+        if value is None or is_wanted(value):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _value_at(places: Places, topic: str, partition: int, offset: int) -> bytes | None:
+    reader = Reader(places, "seek", {(topic, partition): offset})
+    try:
+        until = time.monotonic() + 10.0
+        while time.monotonic() < until:
+            for records in reader.poll(0.5):
+                return records.values[0]
+        raise Unavailable(f"cannot read {topic}/{partition} at {offset}; is the broker running?")
+    finally:
+        reader.close()
+
+
+def probe(places: Places, deadline_s: float = 5.0) -> str:
+    """Return what the broker says of itself, in words.
+
+    Raises
+    ------
+    Unavailable
+        When it does not answer within the deadline.
+    """
+    found = _topics(AdminClient(client_config(places)), places, deadline_s)
+    return f"{places.bootstrap} answers, {len(found)} topics"

@@ -1,0 +1,165 @@
+"""The predictor: answers each vector with the newest version, and swaps versions between two records.
+
+Predictions go to their topic, to the HTTP API and to the event stream. Their ids are deterministic, so what a crash
+repeats adds nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from domain.errors import ArtifactRefused, BadState
+from domain.events import Prediction
+from domain.fleet import Line
+from domain.tables import Floats, VectorTable
+from domain.topics import FEATURES, MODEL_VERSIONS, PREDICTIONS
+from streaming import codec
+from streaming.app import Context, DeadLetters, Pulse
+from streaming.kafka import Reader, Writer, ends, find, newest
+from streaming.seam import newest_good
+from streaming.serving import Board, Server
+
+
+@dataclass
+class _Served:
+    """The version that serves a line, and the newest vector it has answered."""
+
+    line: Line
+    number: int
+    answered: int
+
+
+class Predictor:
+    """Consumes ``features`` and ``model_versions``, produces ``predictions`` and serves them."""
+
+    name = "predictor"
+    finished = False
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._project = context, context.project
+        self._served: dict[int, _Served] = {}
+        self._log = structlog.get_logger().bind(service=self.name)
+        self._board = Board(self._project.instruments, simulated=self._project.market.source == "simulated")
+        self._server = Server(self._board, context.places.serving_port)
+        self._count = 0
+
+    def open(self) -> None:
+        """Load each line's newest good version and continue after the newest prediction on the topic."""
+        context, count = self._context, len(self._project.instruments)
+        keys = [(t, p) for t in (FEATURES, MODEL_VERSIONS) for p in range(count)]
+        logs = ends(context.places, keys)
+        start: dict[tuple[str, int], int] = {}
+        for partition, instrument in enumerate(self._project.instruments):
+            version, checkpoint, _ = newest_good(context.registry, instrument)
+            last = newest(context.places, PREDICTIONS, partition, codec.prediction)
+            answered = last.ts_event if last else checkpoint.line.since
+            self._served[partition] = _Served(checkpoint.line, version.number, answered)
+            low, _ = logs[FEATURES, partition]
+            start[FEATURES, partition] = self._resume(partition, answered, low)
+            # What was announced before this moment is already loaded.
+            start[MODEL_VERSIONS, partition] = logs[MODEL_VERSIONS, partition][1]
+        self._reader = Reader(context.places, self.name, start)
+        self._writer = Writer(context.places, linger_ms=0)
+        self._dead = DeadLetters(self.name, context.control, self._writer)
+        self._server.start()
+
+    def work(self, wait_s: float) -> int:
+        """Answer what has arrived, then look whether a newer version does."""
+        handled = 0
+        batches = self._reader.poll(wait_s)
+        for records in batches:
+            if records.topic == FEATURES:
+                instrument = self._project.instruments[records.partition]
+                table, _ = codec.vectors(records, instrument, self._dead.refuse)
+                self._answer(records.partition, instrument, table)
+            handled += len(records.offsets)
+        for partition in {records.partition for records in batches if records.topic == MODEL_VERSIONS}:
+            self._refresh(partition)
+        return handled
+
+    def save(self) -> None:
+        """Flush; the predictions on the topic are the checkpoint."""
+        self._writer.flush()
+        self._dead.save()
+        self._reader.mirror()
+
+    def pulse(self) -> Pulse:
+        """Say where the predictor stands."""
+        names = self._project.instruments
+        pulse = Pulse(
+            position={f"{t}/{p}": offset for (t, p), offset in self._reader.position.items()},
+            progress=sum(self._reader.position.values()),
+            lag=self._reader.lag(),
+            ready=bool(self._served),
+            detail={
+                "version": {names[p]: s.number for p, s in self._served.items()},
+                "predictions": self._count,
+                "watermark": max(s.answered for s in self._served.values()),
+                "url": self._server.url,
+            },
+        )
+        self._board.pulse = pulse
+        self._board.turned = time.monotonic()
+        return pulse
+
+    def close(self) -> None:
+        """Stop serving and leave the broker."""
+        self._server.stop()
+        if hasattr(self, "_reader"):
+            self._reader.close()
+
+    def _resume(self, partition: int, answered: int, low: int) -> int:
+        """Return the offset of the first vector newer than the newest answered one, or the start of the log."""
+        return find(
+            self._context.places, FEATURES, partition, low, lambda value: codec.event_time(value) > answered
+        )  # fmt: skip
+
+    def _answer(self, partition: int, instrument: str, table: VectorTable) -> None:
+        served = self._served[partition]
+        fresh = np.maximum.accumulate(np.concatenate([[served.answered], table.ts]))[:-1] < table.ts
+        ts, x = table.ts[fresh], table.values[fresh]
+        if not len(ts):
+            return
+        predicted = served.line.predict(x)
+        if not np.isfinite(predicted).all():
+            raise BadState(f"{instrument}: version {served.number} predicts a non-finite value; roll it back")
+        answers = self._predictions(instrument, served, ts.tolist(), predicted)
+        self._writer.send(PREDICTIONS, partition, instrument, [codec.encode(answer) for answer in answers])
+        served.answered = int(ts[-1])
+        self._count += len(answers)
+        self._board.show(answers)
+
+    def _predictions(self, instrument: str, served: _Served, ts: list[int], predicted: Floats) -> list[Prediction]:
+        now, horizon_s, line = time.time_ns(), self._project.horizon_s, served.line
+        return [
+            Prediction(
+                prediction_id=f"{instrument}/{t}/{horizon_s}",
+                instrument=instrument,
+                ts_event=t,
+                horizon_s=horizon_s,
+                price_change=change,
+                direction=direction,
+                volatility=volatility,
+                model_version=served.number,
+                n_learned=line.n_learned,
+                model_watermark=line.watermark,
+                predicted_at=now,
+            )
+            for t, (change, direction, volatility) in zip(ts, predicted.tolist(), strict=True)
+        ]
+
+    def _refresh(self, partition: int) -> None:
+        served = self._served[partition]
+        try:
+            version, checkpoint, refused = newest_good(self._context.registry, served.line.instrument)
+        except ArtifactRefused as error:
+            self._log.error("keeping the version that serves", line=served.line.instrument, reason=str(error))
+            return
+        for reason in refused:
+            self._log.error("version refused", line=served.line.instrument, reason=reason)
+        if version.number > served.number:
+            served.line, served.number = checkpoint.line, version.number

@@ -1,0 +1,61 @@
+"""Where history ends and the stream begins: the watermark at which a line's training window was closed."""
+
+from __future__ import annotations
+
+from domain.checkpoint import Checkpoint, read_manifest
+from domain.errors import ArtifactRefused, UsageError
+from warehouse.registry import Registry, Version
+
+LOOK_BACK = 1_000
+"""Numbers tried below a bad version before giving up."""
+
+
+def seam_of(registry: Registry, line: str) -> int:
+    """Return the end of the line's training window, ns.
+
+    Raises
+    ------
+    UsageError
+        When the line has no version yet.
+    """
+    return int(read_manifest(registry.load(_newest(registry, line)))["since"])
+
+
+def newest_good(registry: Registry, line: str) -> tuple[Version, Checkpoint, list[str]]:
+    """Return the newest version that loads, with what was refused on the way to it.
+
+    Raises
+    ------
+    UsageError
+        When the line has no version yet.
+    ArtifactRefused
+        When none of its last versions loads.
+    """
+    version = _newest(registry, line)
+    refused: list[str] = []
+    while True:
+        try:
+            return version, Checkpoint.from_bytes(registry.load(version)), refused
+        except ArtifactRefused as error:
+            refused.append(f"version {version.number}: {error}")
+            older = _before(registry, version)
+            if older is None:
+                raise ArtifactRefused(
+                    f"{line}: no version loads ({'; '.join(refused[:3])}); train a new one"
+                ) from error
+            version = older
+
+
+def _newest(registry: Registry, line: str) -> Version:
+    version = registry.newest(line)
+    if version is None:
+        raise UsageError(f"{line} has no model yet; run 'tidemill up' or materialize asset initial_model first")
+    return version
+
+
+def _before(registry: Registry, version: Version) -> Version | None:
+    """Return the newest version older than this one; retention may have left holes in the numbers."""
+    for number in range(version.number - 1, max(0, version.number - LOOK_BACK), -1):
+        if (older := registry.get(version.line, number)) is not None:
+            return older
+    return None

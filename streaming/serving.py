@@ -1,0 +1,191 @@
+"""The predictor's HTTP API on loopback: latest and recent predictions, a server-sent event stream, and probes.
+
+Every answer carries the model's version, its age and how much it had learned. Handlers only read a board that the
+predictor's loop writes, so serving never delays a prediction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from domain.errors import UsageError
+from domain.events import Prediction
+
+if TYPE_CHECKING:
+    from streaming.app import Pulse
+
+KEPT = 500
+"""Recent predictions kept per instrument."""
+
+LIVE_S = 10.0
+"""Seconds without a turn of the loop after which /livez says no: the loop turns at least twice a second."""
+
+_json = msgspec.json.Encoder().encode
+
+
+class Board:
+    """What the predictor last said: written by its loop, read by the handlers."""
+
+    def __init__(self, instruments: Sequence[str], *, simulated: bool) -> None:
+        self._recent: dict[str, deque[Prediction]] = {name: deque(maxlen=KEPT) for name in instruments}
+        self._simulated = simulated
+        self._listeners: set[asyncio.Queue[bytes]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.pulse: Pulse | None = None
+        self.turned = time.monotonic()
+
+    def show(self, answers: Sequence[Prediction]) -> None:
+        """Make predictions visible; called from the predictor's loop."""
+        for answer in answers[-KEPT:]:
+            self._recent[answer.instrument].append(answer)
+        if self._loop is not None and self._listeners and answers:
+            # At full speed a listener sees the newest of each batch; at market speed every one.
+            self._loop.call_soon_threadsafe(self._tell, _json(self.served(answers[-1])))
+
+    def served(self, p: Prediction) -> dict[str, object]:
+        """Return a prediction as it is served."""
+        return {**msgspec.structs.asdict(p), "model_age_s": p.model_age_s, "simulated": self._simulated}
+
+    def latest(self) -> list[dict[str, object]]:
+        """Return the newest prediction of each instrument."""
+        return [self.served(recent[-1]) for recent in self._recent.values() if recent]
+
+    def recent(self, instrument: str, limit: int) -> list[dict[str, object]] | None:
+        """Return the newest predictions of an instrument, newest first; None for an unknown one."""
+        if instrument not in self._recent:
+            return None
+        return [self.served(p) for p in list(self._recent[instrument])[: -limit - 1 : -1]]
+
+    @property
+    def instruments(self) -> list[str]:
+        """The instruments that can be asked for."""
+        return list(self._recent)
+
+    async def listen(self) -> AsyncIterator[bytes]:
+        """Yield predictions as they are made; a listener that does not keep up misses the oldest."""
+        self._loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1_000)
+        self._listeners.add(queue)
+        try:
+            for answer in self.latest():
+                yield _json(answer)
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners.discard(queue)
+
+    def _tell(self, message: bytes) -> None:
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(message)
+
+
+class Server:
+    """Serves a board on 127.0.0.1 from a thread of its own."""
+
+    def __init__(self, board: Board, port: int) -> None:
+        self._board, self._port = board, port
+        self.url = f"http://127.0.0.1:{port}"
+        config = uvicorn.Config(_app(board), host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="serving", daemon=True)
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises
+        ------
+        UsageError
+            When the port is taken.
+        """
+        import socket
+
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self._port))
+            except OSError as error:
+                raise UsageError(f"port {self._port} is taken; set TIDEMILL_SERVING_PORT to a free one") from error
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(timeout=5.0)
+
+
+def _reply(value: object, status: int = 200) -> Response:
+    return Response(_json(value), status, media_type="application/json")
+
+
+def _app(board: Board) -> Starlette:
+    handlers = _Handlers(board)
+    return Starlette(
+        routes=[
+            Route("/predictions", handlers.latest),
+            Route("/predictions/{instrument:path}", handlers.recent),
+            Route("/stream", handlers.stream),
+            Route("/livez", handlers.livez),
+            Route("/readyz", handlers.readyz),
+        ]
+    )
+
+
+class _Handlers:
+    """What each route answers, from the board."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    async def latest(self, request: Request) -> Response:
+        wanted = request.query_params.get("instrument")
+        return _reply(self._board.latest()) if wanted is None else self._recent(wanted, 1)
+
+    async def recent(self, request: Request) -> Response:
+        try:
+            limit = int(request.query_params.get("limit", "100"))
+        except ValueError:
+            limit = 0
+        if not 1 <= limit <= KEPT:
+            return _reply({"error": f"limit must be a whole number from 1 to {KEPT}"}, 400)
+        return self._recent(request.path_params["instrument"], limit)
+
+    def _recent(self, instrument: str, limit: int) -> Response:
+        found = self._board.recent(instrument, limit)
+        if found is None:
+            known = ", ".join(self._board.instruments)
+            return _reply({"error": f"{instrument} is not served; ask for one of {known}"}, 404)
+        if not found:
+            return _reply({"error": f"no prediction for {instrument} yet; try again in a moment"}, 503)
+        return _reply(found[0] if limit == 1 else found)
+
+    async def stream(self, _request: Request) -> Response:
+        async def events() -> AsyncIterator[bytes]:
+            async for message in self._board.listen():
+                yield b"event: prediction\ndata: " + message + b"\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def livez(self, _request: Request) -> Response:
+        age = time.monotonic() - self._board.turned
+        return _reply({"live": age < LIVE_S, "loop_age_s": round(age, 3)}, 200 if age < LIVE_S else 503)
+
+    async def readyz(self, _request: Request) -> Response:
+        pulse = self._board.pulse
+        ready = pulse is not None and pulse.ready and bool(self._board.latest())
+        return _reply({"ready": ready, "lag": pulse.lag if pulse else None}, 200 if ready else 503)

@@ -1,0 +1,209 @@
+"""The trainer: follows vectors and examples in the order in which they could be known, scores, learns, and publishes.
+
+A version holds the whole line with the offsets it stands at, as one value. A restart loads the newest one that is
+good, seeks to its offsets and drops what the line has already followed, so nothing is learned twice or skipped.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+
+from domain.checkpoint import PROBES, Checkpoint
+from domain.events import Announcement
+from domain.fleet import Line
+from domain.tables import ExampleTable, VectorTable
+from domain.tape import merge, ready_until
+from domain.topics import FEATURES, FEATURES_WITH_TARGET, MODEL_VERSIONS
+from streaming import codec
+from streaming.app import Context, DeadLetters, Pulse
+from streaming.inbox import Inbox
+from streaming.kafka import Reader, Writer, ends
+from streaming.seam import newest_good
+from warehouse.leases import Lease
+from warehouse.registry import VersionInfo
+
+LEASE_S = 15.0
+KEEP = 1_000
+"""Versions of a line kept beside the initial and the named ones: a quarter of an hour at one a second, some 80 MB."""
+
+STRIDE = 2_000
+"""Answers learned between two looks at the clock: River learns this many in about a tenth of a second."""
+
+
+@dataclass
+class _Station:
+    """One line on its way: its models, what waits for its turn, and what was published last."""
+
+    line: Line
+    lease: Lease
+    version: int
+    vectors: Inbox[VectorTable]
+    examples: Inbox[ExampleTable]
+    snapshot: int | None
+    published_n: int
+    published_at: float = field(default_factory=time.monotonic)
+
+
+class Trainer:
+    """Consumes ``features`` and ``features_with_target``, publishes versions and announces them."""
+
+    name = "trainer"
+    finished = False
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._project = context, context.project
+        self._stations: dict[int, _Station] = {}
+        self._log = structlog.get_logger().bind(service=self.name)
+        self._probes = {p: np.empty((0, 16)) for p in range(len(self._project.instruments))}
+
+    def open(self) -> None:
+        """Take the lease of each line, load its newest good version and seek to where it stands."""
+        context = self._context
+        count = len(self._project.instruments)
+        logs = ends(context.places, [(t, p) for t in (FEATURES, FEATURES_WITH_TARGET) for p in range(count)])
+        start: dict[tuple[str, int], int] = {}
+        for partition, instrument in enumerate(self._project.instruments):
+            lease = context.leases.acquire(instrument, context.owner, LEASE_S)
+            version, checkpoint, refused = newest_good(context.registry, instrument)
+            for reason in refused:
+                self._log.error("version refused, going back", line=instrument, reason=reason)
+            line = checkpoint.line
+            for topic in (FEATURES, FEATURES_WITH_TARGET):
+                low, high = logs[topic, partition]
+                offset = checkpoint.offsets.get(f"{topic}/{partition}", low)
+                # Another log than the checkpoint's: read all of it, the watermark drops what was followed before.
+                start[topic, partition] = offset if low <= offset <= high else low
+            self._stations[partition] = _Station(
+                line, lease, version.number, Inbox.of_vectors(line.watermark).start_at(start[FEATURES, partition]),
+                Inbox.of_examples(line.watermark).start_at(start[FEATURES_WITH_TARGET, partition]),
+                checkpoint.snapshot, line.n_learned,
+            )  # fmt: skip
+            self._probes[partition] = checkpoint.probes
+            self._log.info("line loaded", line=instrument, version=version.number, n_learned=line.n_learned)
+        self._reader = Reader(context.places, self.name, start)
+        self._writer = Writer(context.places, linger_ms=0)
+        self._dead = DeadLetters(self.name, context.control, self._writer)
+
+    def work(self, wait_s: float) -> int:
+        """Take in what has arrived and follow each line as far as its tape is complete."""
+        handled = 0
+        waiting = any(s.vectors.complete and s.examples.complete for s in self._stations.values() if self._behind(s))
+        for records in self._reader.poll(0.0 if waiting else wait_s):
+            station = self._stations[records.partition]
+            instrument = self._project.instruments[records.partition]
+            if records.topic == FEATURES:
+                station.vectors.add(*codec.vectors(records, instrument, self._dead.refuse), records.offsets[-1] + 1)
+            else:
+                station.examples.add(*codec.examples(records, instrument, self._dead.refuse), records.offsets[-1] + 1)
+            handled += len(records.offsets)
+        for partition, station in self._stations.items():
+            handled += self._follow(partition, station)
+        return handled
+
+    def save(self) -> None:
+        """Publish the lines that are due and renew the leases; the version is the checkpoint."""
+        self._dead.save()
+        every = self._project.publish.every_s
+        for partition, station in self._stations.items():
+            self._context.leases.renew(station.lease, LEASE_S)
+            if every and time.monotonic() - station.published_at >= every:
+                self._publish(partition, station)
+        self._reader.mirror()
+
+    def pulse(self) -> Pulse:
+        """Say where the trainer stands."""
+        lines = {self._project.instruments[p]: s for p, s in self._stations.items()}
+        return Pulse(
+            position={f"{t}/{p}": offset for (t, p), offset in self._reader.position.items()},
+            progress=sum(s.line.n_learned for s in lines.values()),
+            lag=self._lag(),
+            ready=bool(lines),
+            detail={
+                "version": {name: s.version for name, s in lines.items()},
+                "n_learned": sum(s.line.n_learned for s in lines.values()),
+                "watermark": max((s.line.watermark for s in lines.values()), default=0),
+                "skill": {name: _skill(s.line) for name, s in lines.items()},
+            },
+        )
+
+    def close(self) -> None:
+        """Publish what was learned since the last version, give the leases back and leave the broker."""
+        if not hasattr(self, "_reader"):
+            return
+        try:
+            for partition, station in self._stations.items():
+                self._publish(partition, station)
+                self._context.leases.release(station.lease)
+            self._writer.flush()
+        finally:
+            self._reader.close()
+
+    def _lag(self) -> int | None:
+        lag = self._reader.lag()
+        if lag is None:
+            return None
+        return lag + sum(len(s.examples.table) for s in self._stations.values() if self._behind(s))
+
+    def _behind(self, station: _Station) -> bool:
+        until = ready_until(station.vectors.table, station.examples.table)
+        return until is not None and until > station.line.watermark
+
+    def _follow(self, partition: int, station: _Station) -> int:
+        """Advance a line by at most ``STRIDE`` answers, stopping where a version is due by count."""
+        until = ready_until(station.vectors.table, station.examples.table)
+        if until is None or until <= station.line.watermark:
+            return 0
+        line, due = station.line, self._project.publish.examples
+        room = min(STRIDE, due - (line.n_learned - station.published_n))
+        available = station.examples.table.available
+        if room < len(available):
+            # Up to and including the moment of the last answer that fits; questions of that moment come along.
+            until = min(until, int(available[room - 1]))
+        tape = merge(station.vectors.take(until), station.examples.take(until))
+        line.advance(tape, until)
+        self._probes[partition] = np.concatenate([self._probes[partition], tape.x[tape.asks]])[-PROBES:]
+        if line.n_learned - station.published_n >= due:
+            self._publish(partition, station)
+        return len(tape)
+
+    def _publish(self, partition: int, station: _Station) -> None:
+        line = station.line
+        if line.n_learned == station.published_n:
+            return
+        offsets = {
+            f"{FEATURES}/{partition}": station.vectors.next_offset,
+            f"{FEATURES_WITH_TARGET}/{partition}": station.examples.next_offset,
+        }
+        checkpoint = Checkpoint(
+            line, self._project.interval, self._project.horizon, offsets, "update", station.version, station.snapshot,
+            self._probes[partition],
+        )  # fmt: skip
+        info = VersionInfo(
+            parent=station.version,
+            kind="update",
+            watermark=line.watermark,
+            n_learned=line.n_learned,
+            snapshot=station.snapshot,
+            offsets=offsets,
+            digest=line.digest(),
+            metrics=line.scores(),
+        )
+        version = self._context.registry.publish(line.instrument, checkpoint.to_bytes(), info, station.lease)
+        station.version, station.published_n, station.published_at = version.number, line.n_learned, time.monotonic()
+        if version.number % (KEEP // 10) == 0:
+            self._context.registry.prune(line.instrument, KEEP)
+        news = Announcement(line.instrument, version.number, line.watermark, line.n_learned)
+        self._writer.send(MODEL_VERSIONS, partition, line.instrument, [codec.encode(news)])
+
+
+def _skill(line: Line) -> float | None:
+    """Return the recent skill of the volatility champion over the calibrated average, for people to look at."""
+    scores = line.scores()["volatility"]
+    champion, baseline = scores.get(line.champions["volatility"]), scores.get("ewma")
+    if not champion or not baseline or not baseline["recent_loss"]:
+        return None
+    return round(1.0 - champion["recent_loss"] / baseline["recent_loss"], 4)

@@ -1,0 +1,105 @@
+"""The loop: what a service did survives a signal, a finished source ends it, and the heartbeat follows the loop."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from domain.config import Model, Places, Project
+from domain.errors import BadState
+from streaming.app import Context, Pulse, run
+from warehouse.control import Control
+from warehouse.heartbeats import Heartbeats
+
+
+class Counting:
+    """A stage that counts what it did and when it was saved."""
+
+    name = "trainer"
+
+    def __init__(self, until=None, fail=False):
+        self.done, self.saved, self.closed, self.until, self.fail = 0, 0, False, until, fail
+
+    def open(self):
+        pass
+
+    def work(self, wait_s):
+        time.sleep(0.01)
+        if self.fail:
+            raise BadState("the floor is gone; leave")
+        self.done += 1
+        return 1
+
+    def save(self):
+        self.saved = self.done
+
+    def pulse(self):
+        return Pulse(position={"t/0": self.done}, progress=self.done, lag=7, ready=True)
+
+    def close(self):
+        self.closed = True
+
+    @property
+    def finished(self):
+        return self.until is not None and self.done >= self.until
+
+
+@pytest.fixture
+def context(tmp_path):
+    places = Places(home=tmp_path)
+    fleet = (Model(name="m", kind="rls", targets=("price_change", "direction", "volatility")),)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    with Control.open(places.control) as control:
+        yield Context(Project(instruments=("simulated:A",), fleet=fleet), places, control, checkpoint_s=0.05)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def beats(context):
+    return Heartbeats(context.control).beats()
+
+
+def test_a_finished_source_is_saved_closed_and_done(context):
+    stage = Counting(until=20)
+    run(stage, context)
+    assert (stage.saved, stage.closed) == (20, True)
+    (beat,) = beats(context)
+    assert (beat.phase, beat.progress, beat.position, beat.lag) == ("done", 20, {"t/0": 20}, 7)
+    assert beat.pid == os.getpid()
+
+
+def test_a_signal_saves_everything_done_so_far_before_it_ends(context):
+    stage = Counting()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    run(stage, context)
+    assert stage.done > 5
+    assert stage.saved == stage.done
+    assert stage.closed
+
+
+def test_bad_state_stops_the_service_says_failed_and_still_closes(context):
+    stage = Counting(fail=True)
+    with pytest.raises(BadState, match="the floor is gone"):
+        run(stage, context)
+    assert stage.closed
+    assert [beat.phase for beat in beats(context)] == ["failed"]
+
+
+def test_while_it_runs_the_heartbeat_moves(context):
+    stage, seen = Counting(), []
+
+    def look():
+        until = time.monotonic() + 10
+        while len({b.progress for b in seen}) < 2 and time.monotonic() < until:
+            seen.extend(b for b in beats(context) if b.phase == "running")
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    run(stage, context)
+    thread.join()
+    assert len({b.progress for b in seen}) >= 2
+    assert all(b.progressed_at <= b.beat_at for b in seen)

@@ -1,0 +1,83 @@
+"""Reading from a real broker: explicit offsets, the newest good record behind any rubbish, and clear refusals."""
+
+import time
+
+import pytest
+
+from domain.config import Places
+from domain.errors import Unavailable
+from domain.topics import ALL, BY_INSTRUMENT
+from streaming import codec
+from streaming.kafka import Reader, Writer, create_topics, ends, find, newest
+from tests.brokers import running_broker
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    with running_broker(tmp_path_factory.mktemp("kafka")) as bootstrap:
+        made = Places(kafka_bootstrap_servers=bootstrap)
+        create_topics(made, ["a:B", "a:C"])
+        yield made
+
+
+def trade(n):
+    return b'{"instrument":"a:B","ts_event":%d,"trade_id":%d,"price":1.0,"size":1.0,"side":1}' % (n, n)
+
+
+def fill(places, topic, partition, values):
+    writer = Writer(places)
+    writer.send(topic, partition, "a:B", values)
+    writer.flush()
+
+
+def test_topics_have_a_partition_an_instrument_and_grow_when_one_is_added(places):
+    create_topics(places, ["a:B", "a:C"])
+    create_topics(places, ["a:B", "a:C", "a:D"])
+    keys = [(topic, 2) for topic in BY_INSTRUMENT] + [("dead_letters", 0)]
+    assert ends(places, keys) == dict.fromkeys(keys, (0, 0))
+    assert len(ALL) == len(BY_INSTRUMENT) + 1
+
+
+def test_the_newest_good_record_is_found_behind_any_amount_of_rubbish(places):
+    assert newest(places, "trades", 0, codec.trade) is None
+    fill(places, "trades", 0, [b"rubbish"] * 3)
+    assert newest(places, "trades", 0, codec.trade) is None
+    fill(places, "trades", 0, [*map(trade, range(1, 40)), *[b"\xff\xfe"] * 300])
+    assert newest(places, "trades", 0, codec.trade).trade_id == 39
+
+
+@pytest.mark.parametrize("answered", [0, 1, 57, 199, 200])
+def test_a_search_finds_the_first_newer_record_and_rubbish_never_makes_it_skip_one(places, answered):
+    if ends(places, [("features", 0)])["features", 0][1] == 0:
+        fill(places, "features", 0, [b'{"ts_event":%d}' % n if n % 7 else b"rubbish" for n in range(1, 201)])
+    low, high = ends(places, [("features", 0)])["features", 0]
+    found = find(places, "features", 0, low, lambda value: codec.event_time(value) > answered)
+    skipped = [n for n in range(low + 1, found + 1) if n % 7]  # record n stands at offset n - 1
+    assert all(n <= answered for n in skipped)
+    assert found <= high
+
+
+def test_a_reader_starts_where_it_is_told_and_knows_how_far_behind_it_is(places):
+    fill(places, "bars", 1, [b"%d" % n for n in range(10)])
+    reader = Reader(places, "test", {("bars", 1): 4})
+    values, until = [], time.monotonic() + 10
+    while len(values) < 6 and time.monotonic() < until:
+        for records in reader.poll(0.2):
+            assert records.offsets == list(range(records.offsets[0], records.offsets[0] + len(records.offsets)))
+            values += records.values
+    assert values == [b"%d" % n for n in range(4, 10)]
+    assert reader.position == {("bars", 1): 10}
+    assert reader.lag() == 0
+    reader.close()
+
+
+def test_an_offset_that_the_log_does_not_have_is_refused_not_replaced(places):
+    reader = Reader(places, "test", {("bars", 0): 99})
+    with pytest.raises(Unavailable, match="checkpoint"):
+        reader.poll(10.0)
+    reader.close()
+
+
+def test_a_broker_that_is_not_there_is_one_clear_line():
+    with pytest.raises(Unavailable, match=r"no Kafka broker at 127\.0\.0\.1:1"):
+        create_topics(Places(kafka_bootstrap_servers="127.0.0.1:1"), ["a:B"], deadline_s=0.5)

@@ -1,0 +1,128 @@
+"""The HTTP API: every answer carries the model's version and age, and every mistake gets one clear answer."""
+
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from domain.errors import UsageError
+from domain.events import Prediction
+from streaming.app import Pulse
+from streaming.serving import Board, Server
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def prediction(n, instrument="a:B"):
+    return Prediction(f"{instrument}/{n}/300", instrument, n * 10**9, 300, 0.5, 0.6, 1.7, 3, 99, (n - 2) * 10**9, 1)
+
+
+@pytest.fixture
+def served():
+    board = Board(["a:B", "a:C"], simulated=True)
+    server = Server(board, free_port())
+    server.start()
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=1):
+                break
+        except OSError:
+            time.sleep(0.02)
+    yield board, server
+    server.stop()
+
+
+def get(server, path):
+    try:
+        with urllib.request.urlopen(server.url + path, timeout=5) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_latest_prediction_carries_version_age_and_what_was_learned(served):
+    board, server = served
+    board.show([prediction(10), prediction(11)])
+    status, body = get(server, "/predictions?instrument=a:B")
+    assert status == 200
+    assert (body["model_version"], body["model_age_s"], body["n_learned"]) == (3, 2.0, 99)
+    assert body["simulated"] is True
+    assert body["ts_event"] == 11 * 10**9
+    assert [p["instrument"] for p in get(server, "/predictions")[1]] == ["a:B"]
+
+
+def test_recent_predictions_come_newest_first_and_no_more_than_asked(served):
+    board, server = served
+    board.show([prediction(n) for n in range(20)])
+    status, body = get(server, "/predictions/a:B?limit=3")
+    assert status == 200
+    assert [p["ts_event"] // 10**9 for p in body] == [19, 18, 17]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "word"),
+    [
+        ("/predictions/a:Z", 404, "a:B"),
+        ("/predictions/a:C", 503, "yet"),
+        ("/predictions/a:B?limit=0", 400, "limit"),
+        ("/predictions/a:B?limit=x", 400, "limit"),
+    ],
+)
+def test_a_mistake_gets_one_clear_answer(served, path, status, word):
+    board, server = served
+    board.show([prediction(1)])
+    found, body = get(server, path)
+    assert found == status
+    assert word in body["error"]
+
+
+def test_live_follows_the_loop_and_ready_follows_the_predictor(served):
+    board, server = served
+    assert get(server, "/livez")[0] == 200
+    assert get(server, "/readyz")[0] == 503
+    board.pulse = Pulse(ready=True, lag=4)
+    board.show([prediction(1)])
+    assert get(server, "/readyz") == (200, {"ready": True, "lag": 4})
+    board.turned -= 11
+    assert get(server, "/livez")[0] == 503
+
+
+def test_the_event_stream_tells_each_prediction_as_it_is_made(served):
+    board, server = served
+    board.show([prediction(1)])
+    got = []
+
+    def listen():
+        with urllib.request.urlopen(server.url + "/stream", timeout=10) as reply:
+            for line in reply:
+                if line.startswith(b"data:"):
+                    got.append(json.loads(line[5:])["ts_event"] // 10**9)
+                    if len(got) == 3:
+                        return
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    until = time.monotonic() + 10
+    while not got and time.monotonic() < until:
+        time.sleep(0.02)
+    board.show([prediction(2)])
+    board.show([prediction(3)])
+    thread.join(timeout=10)
+    assert got == [1, 2, 3]
+
+
+def test_a_taken_port_is_one_clear_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="TIDEMILL_SERVING_PORT"):
+            Server(Board(["a:B"], simulated=False), taken.getsockname()[1]).start()
