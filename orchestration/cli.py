@@ -1,0 +1,153 @@
+"""The ``tidemill`` command: up, down, status, logs, doctor, replay, run. Mistakes get one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from domain.errors import TidemillError, UsageError
+from orchestration.deployment import STREAMS
+
+app = typer.Typer(
+    name="tidemill",
+    help="Incremental learning on live markets: every new labelled example updates the model that serves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _service(name: str) -> str:
+    if name not in ("broker", *STREAMS):
+        raise typer.BadParameter(f"'{name}' is not one of broker, {', '.join(STREAMS)}")
+    return name
+
+
+@app.command()
+def up(
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait for the first served prediction; 0 = return at once.")
+    ] = 180,
+) -> None:
+    """Start everything: broker and Dagster, which then backfills, trains and deploys. Returns when predictions flow."""
+    from orchestration.up import up
+
+    up(wait)
+
+
+@app.command()
+def down() -> None:
+    """Stop every process that `up` started. Data and models stay."""
+    from orchestration.up import down
+
+    down()
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh in place until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show every service: phase, lag, version, examples learned, skill."""
+    from orchestration.status import show
+
+    raise typer.Exit(show(watch=watch, as_json=as_json))
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="One service; all when absent.")] = "",
+    lines: Annotated[int, typer.Option("-n", help="Lines a service.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until Ctrl-C.")] = False,
+) -> None:
+    """Print the newest log lines."""
+    from orchestration.status import print_logs
+
+    print_logs(service, lines, follow=follow)
+
+
+@app.command()
+def doctor() -> None:
+    """Check what Tidemill needs: configuration, ports, disk, packages, broker, lake. Says what to do about each."""
+    from orchestration.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+@app.command()
+def replay(
+    data: Annotated[list[Path], typer.Option("--data", help="Recorded trades, candles or frames; repeat for several.")],
+    train_until: Annotated[str, typer.Option(help="UTC date or time where the stream begins; default: half way.")] = "",
+    bar: Annotated[str, typer.Option(help="Length of a bar, such as 1s; default: the candles', or 1m.")] = "",
+    horizon: Annotated[str, typer.Option(help="How far ahead the targets lie, such as 30s.")] = "",
+    instrument: Annotated[
+        list[str] | None, typer.Option(help="venue:SYMBOL; repeat; default: all in the data.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Keep everything here; default: a temporary directory.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Also train in one pass from the lake and compare.")] = False,
+) -> None:
+    """Run history through the real processes as fast as they go, and score the models at question time."""
+    from orchestration.replay import Replay, plan
+
+    with plan(data, train_until, bar, horizon, instrument or [], home) as planned:
+        report = Replay(planned).run(verify=verify)
+    report.print(as_json=as_json)
+
+
+@app.command()
+def run(
+    service: Annotated[str, typer.Argument(callback=_service, help=f"One of broker, {', '.join(STREAMS)}.")],
+) -> None:
+    """Run one service in the foreground until it ends or Ctrl-C."""
+    from orchestration.bootstrap import run_service
+
+    run_service(service)
+
+
+def main() -> None:
+    """Run the command and exit: 0 done, 1 stopped by bad state, 2 a mistake of the person."""
+    # Stdout is for answers: what a person asked for, or one JSON object.
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                pad_level=False,
+                exception_formatter=structlog.dev.plain_traceback,  # frames' locals do not belong in a log
+            ),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        result = app(standalone_mode=False)
+    except typer._click.exceptions.UsageError as error:  # noqa: SLF001 - the base of its usage errors has no public name
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "tidemill"
+        typer.echo(f"{command}: {error.format_message()} (try '{command} --help')", err=True)
+        return 2
+    except UsageError as error:
+        typer.echo(f"tidemill: {error}", err=True)
+        return 2
+    except TidemillError as error:
+        typer.echo(f"tidemill: {error}", err=True)
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    main()

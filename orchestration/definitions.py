@@ -1,0 +1,78 @@
+"""All of Tidemill as Dagster sees it: the entry point that ``workspace.yaml`` names."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+import dagster as dg
+
+from assets.bars import bars_asset
+from assets.examples import examples_asset
+from assets.features import features_asset
+from assets.models import initial_model_asset, version_specs
+from assets.partitions import days_of, history_of
+from assets.resources import Mill, Service
+from assets.services import predictions_spec, services_asset
+from domain.config import Places, Project
+from orchestration.deployment import Deployment
+from orchestration.jobs import jobs
+from orchestration.schedules import clock_of, closed_day_schedule
+from orchestration.sensors import bootstrap_sensor, health_sensor, versions_sensor
+from orchestration.settings import read_places, read_project
+
+
+@dataclass(frozen=True)
+class LocalDeployer:
+    """Deploys services as detached processes of this machine; see ``assets.resources.Deployer``."""
+
+    deployment: Deployment
+
+    def redeploy(self, name: str) -> None:
+        """Replace the service's process, if any."""
+        self.deployment.redeploy(name)
+
+    def look(self, name: str) -> Service:
+        """Say how the service is."""
+        status, spec = self.deployment.supervisor.status(name), self.deployment.supervisor.spec(name)
+        meta = spec["meta"] if spec else {}
+        return Service(
+            phase=status.phase,
+            pid=status.pid,
+            generation=status.generation,
+            restarts=status.restarts,
+            why=": ".join(filter(None, (status.reason, status.detail))),
+            command=shlex.join(spec["argv"]) if spec else "",
+            config=meta.get("config", ""),
+            code=meta.get("code", ""),
+        )
+
+    def tail(self, name: str, n: int) -> list[str]:
+        """Return the last lines that the service printed."""
+        return self.deployment.supervisor.tail(name, n)
+
+
+def definitions(places: Places, project: Project) -> dg.Definitions:
+    """Return assets, jobs, sensors and schedules of a project."""
+    history = history_of(project)
+    days = days_of(history, clock_of(places))
+    return dg.Definitions(
+        assets=[
+            bars_asset(days),
+            features_asset(days),
+            examples_asset(days),
+            initial_model_asset(days, history),
+            services_asset(),
+            *version_specs(project),
+            predictions_spec(),
+        ],
+        jobs=jobs(),
+        sensors=[bootstrap_sensor(places, history), health_sensor(places), versions_sensor(places)],
+        schedules=[closed_day_schedule(places, history)],
+        resources={"mill": Mill(project, places), "deployer": LocalDeployer(Deployment(places, project))},
+        executor=dg.in_process_executor,
+    )
+
+
+places = read_places()
+defs = definitions(places, read_project(places.config))

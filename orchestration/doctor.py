@@ -1,0 +1,118 @@
+"""Doctor: looks at everything Tidemill needs, says what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from domain.config import Places, Project
+from domain.errors import TidemillError
+from orchestration.deployment import Deployment
+from orchestration.settings import read_places, read_project
+
+ROOM = 2_000_000_000
+"""Bytes below which a day of market data and models may not fit."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, whether it is well, and what there is to know or to do."""
+
+    what: str
+    well: bool
+    words: str
+
+
+def examine() -> int:
+    """Print all findings; return 0 when everything is well, 1 otherwise."""
+    findings = list(_findings())
+    table = Table("", "what", "finding", box=None)
+    for finding in findings:
+        table.add_row("[green]ok[/]" if finding.well else "[red]no[/]", finding.what, finding.words)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return 0 if all(finding.well for finding in findings) else 1
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding("python", sys.version_info >= (3, 11), f"{sys.version.split()[0]}; 3.11 or newer is needed")
+    try:
+        places = read_places()
+        yield Finding("environment", well=True, words=f"home {places.home.absolute()}")
+        project = read_project(places.config)
+        yield Finding("configuration", well=True, words=f"{places.config}: {', '.join(project.instruments)}")
+    except TidemillError as error:
+        yield Finding("configuration", well=False, words=str(error))
+        return
+    yield _tried("market", lambda: _market(project))
+    yield _disk(places)
+    yield from _ports(places, Deployment(places, project))
+    yield _tried("lake extensions", _extensions)
+    yield _tried("control database", lambda: _control(places))
+    yield _tried("broker", lambda: _broker(places, Deployment(places, project)))
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, well=True, words=look())
+    except TidemillError as error:
+        return Finding(what, well=False, words=str(error))
+
+
+def _market(project: Project) -> str:
+    from markets.catalog import source_of
+
+    source = source_of(project)
+    return f"{project.market.source} {source.kind} of {', '.join(source.instruments)}"
+
+
+def _disk(places: Places) -> Finding:
+    at = next(p for p in (places.home.absolute(), *places.home.absolute().parents) if p.exists())
+    free = shutil.disk_usage(at).free
+    return Finding("disk", free >= ROOM, f"{free / 1e9:.1f} GB free at {at}; {ROOM / 1e9:.0f} GB are wanted")
+
+
+def _ports(places: Places, deployment: Deployment) -> Iterator[Finding]:
+    ports = {"broker": places.broker_port, "dagster-webserver": places.dagster_port, "predictor": places.serving_port}
+    for name, port in ports.items():
+        ours = deployment.supervisor.spec(name) is not None and deployment.supervisor.status(name).phase == "running"
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken = probe.connect_ex(("127.0.0.1", port)) == 0
+        words = "our own is running" if ours else ("taken by another program" if taken else "free")
+        yield Finding(f"port {port}", ours or not taken, f"{name}: {words}")
+
+
+def _extensions() -> str:
+    import tempfile
+
+    from warehouse.lake import Lake
+
+    with tempfile.TemporaryDirectory() as home, Lake.open(Places(home=Path(home))) as lake:
+        return f"a lake can be made and read, snapshot {lake.snapshot()}"
+
+
+def _control(places: Places) -> str:
+    from warehouse.control import Control
+
+    if not places.control_url and not (places.home / "control.sqlite").exists():
+        return "none yet; 'tidemill up' makes one"
+    Control.open(places.control).close()
+    return "answers"
+
+
+def _broker(places: Places, deployment: Deployment) -> str:
+    from streaming.kafka import probe
+
+    supervised = deployment.supervisor.spec("broker") is not None and not places.kafka_bootstrap_servers
+    if not places.kafka_bootstrap_servers and (
+        not supervised or deployment.supervisor.status("broker").phase != "running"
+    ):
+        return "the dev broker is not running; 'tidemill up' starts it"
+    return probe(places)

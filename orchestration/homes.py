@@ -1,0 +1,194 @@
+"""A service's home directory as controllers see it: what was asked for, how it goes, and whose turn it is to act.
+
+The files are described in ``orchestration.shim``, which writes half of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, cast
+
+from domain.errors import Unavailable
+from orchestration.shim import FINAL, Spec, State, alive, pid_of, write_json
+
+Phase = Literal[
+    "absent",  # never started
+    "starting",  # a shim is on its way, its child is not there yet
+    "restarting",  # a newer generation is on its way, or the child's death is just being noticed
+    "running",  # shim and child both are the recorded processes
+    "backoff",  # waiting to start again after a crash
+    "crash_loop",  # given up after too many crashes in a row
+    "failed",  # cannot be executed, or exit code 2: a person's mistake
+    "done",  # exit code 0: finished
+    "stopping",  # SIGTERM sent
+    "stopped",  # ended on request
+    "lost",  # the shim was killed, and the child with it
+    "orphan",  # the shim was killed and the child lives on
+]
+_POLL_S = 0.005
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """How a service is.
+
+    Attributes
+    ----------
+    generation : counts what was asked for by ``start`` and ``restart``; this is the one in force
+    pid, shim_pid : of the living processes, else None
+    started_at : of the present or last child, ns since epoch UTC
+    restarts : after crashes, within this generation
+    reason, detail, exit_code : how the last child ended (``exit code 1``, its last line, 1; negative for a signal)
+    """
+
+    name: str
+    phase: Phase
+    generation: int = 0
+    pid: int | None = None
+    shim_pid: int | None = None
+    started_at: int | None = None
+    restarts: int = 0
+    reason: str = ""
+    detail: str = ""
+    exit_code: int | None = None
+
+
+class Home:
+    """One service's directory; every look reads the files anew.
+
+    Parameters
+    ----------
+    path : its last part is the service's name
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    def spec(self) -> Spec | None:
+        """Return what was last asked for, or None when nothing ever was."""
+        return cast("Spec | None", self._read("spec.json"))
+
+    def state(self) -> State | None:
+        """Return what the shim last recorded, or None before the first shim."""
+        return cast("State | None", self._read("state.json"))
+
+    def child(self) -> str:
+        """Return the identity of the service's process, alive or not; empty when it ended in order."""
+        try:
+            return (self.path / "child").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def shim(self) -> str:
+        """Return the identity of the living shim, or an empty text."""
+        state = self.state()
+        return state["shim"] if state and alive(state["shim"]) else ""
+
+    def ask(self, spec: Spec) -> None:
+        """Record what is asked for."""
+        write_json(self.path / "spec.json", spec)
+
+    def record_stopped(self, generation: int) -> None:
+        """Record a stop in the place of a shim that cannot."""
+        state: State = self.state() or _no_state(generation)
+        stopped: State = {**state, "phase": "stopped", "generation": generation, "shim": "", "reason": "requested"}
+        write_json(self.path / "state.json", stopped)
+
+    @contextlib.contextmanager
+    def control(self, timeout_s: float) -> Iterator[None]:
+        """Be the only controller of this service for a while, or raise ``Unavailable`` after the timeout."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # the spec may hold secrets, the log anything
+        handle = os.open(self.path / "ctl", os.O_CREAT | os.O_RDWR, 0o600)
+        deadline = time.monotonic() + timeout_s
+        try:
+            while not _try_lock(handle):
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"service {self.name} is being acted on by another controller; try again")
+                time.sleep(_POLL_S)
+            try:
+                yield
+            finally:
+                fcntl.flock(handle, fcntl.LOCK_UN)  # not by closing: a fork of this process may hold a copy
+        finally:
+            os.close(handle)
+
+    def status(self) -> Status:
+        """Judge the service from its files and the processes they name; takes no lock, costs some 0.1 ms."""
+        spec, state, child = self.spec(), self.state(), self.child()  # in this order: the state is never the older one
+        if spec is None:
+            return Status(self.name, "absent")
+        state = state or _no_state(0)
+        kept, lives = alive(state["shim"]), alive(child)
+        if not kept and not lives:
+            state = self.state() or state  # it may have ended while we looked
+        pending = state["generation"] < spec["generation"]
+        phase = state["phase"]
+        if kept and spec["stop"]:
+            phase = phase if phase in FINAL else "stopping"
+        elif kept:
+            phase = (
+                "restarting" if pending or (phase == "running" and not (lives and child == state["child"])) else phase
+            )
+        elif pending and self._busy():
+            phase = "starting"
+        elif pending or phase not in FINAL:
+            phase = "orphan" if lives else "lost"
+        return Status(
+            name=self.name,
+            phase=cast("Phase", phase),
+            generation=state["generation"],
+            pid=pid_of(child) if lives else None,
+            shim_pid=pid_of(state["shim"]) if kept and phase not in FINAL else None,  # it is only leaving
+            started_at=state["started_at"],
+            restarts=state["restarts"],
+            reason=state["reason"],
+            detail=state["detail"],
+            exit_code=state["exit_code"],
+        )
+
+    def _read(self, file: str) -> object:
+        try:
+            return json.loads((self.path / file).read_text())
+        except FileNotFoundError:
+            return None
+
+    def _busy(self) -> bool:
+        """Tell whether a controller is at work; looking may cost that controller one turn of its polling, no more."""
+        try:
+            handle = os.open(self.path / "ctl", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _try_lock(handle)
+        finally:
+            os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _no_state(generation: int) -> State:
+    return {
+        "phase": "lost",
+        "generation": generation,
+        "shim": "",
+        "child": "",
+        "started_at": None,
+        "restarts": 0,
+        "reason": "",
+        "detail": "",
+        "exit_code": None,
+    }

@@ -1,0 +1,48 @@
+"""Jobs: the things a person or a sensor asks for by name."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.models import INITIAL
+from assets.services import FLOW, key_of
+
+BOOTSTRAP, BACKFILL, TRAIN, REDEPLOY = "bootstrap", "backfill", "train", "redeploy"
+
+HISTORY = dg.AssetSelection.assets("bars", "features", "examples")
+SERVICES = dg.AssetSelection.assets(*(key_of(name) for name in FLOW))
+
+_LIMIT = "dagster/max_runtime"
+# Seconds after which Dagster's monitoring ends a run: one that hangs is noticed by nothing else.
+
+
+def jobs() -> list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
+    """Return all jobs; each runs in one process, for the start of a second one takes longer than most steps."""
+    return [
+        dg.define_asset_job(
+            BOOTSTRAP,
+            HISTORY | dg.AssetSelection.assets(INITIAL) | SERVICES,
+            description="Everything from nothing: fill history, train the first models, deploy every service.",
+            tags={_LIMIT: "3600"},
+        ),
+        dg.define_asset_job(
+            BACKFILL, HISTORY, description="Fill bars, vectors and examples of some days.", tags={_LIMIT: "3600"}
+        ),
+        dg.define_asset_job(
+            TRAIN,
+            dg.AssetSelection.assets(INITIAL),
+            description="Train the first version of every line that has none.",
+            tags={_LIMIT: "3600"},
+        ),
+        dg.define_asset_job(
+            REDEPLOY,
+            SERVICES,
+            description="Put services in place afresh, with today's configuration and code.",
+            tags={_LIMIT: "180"},
+        ),
+    ]
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Return the tags of one run over the days ``first`` to ``last``, both included."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}

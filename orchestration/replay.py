@@ -1,0 +1,293 @@
+"""Replay: history through the real processes (broker, featurizer, trainer, predictor, lander) as fast as they go.
+
+The window before ``train_until`` is backfilled and trained in batch, the rest is streamed; everything drains, stops,
+and is counted and scored from what rests in the lake and the registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from domain.config import Market, Places, Project, Publish, parse_duration
+from domain.errors import BadState, UsageError
+from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS, TRADES
+from markets.recorded import Recorded
+from orchestration.deployment import STREAMS, Deployment
+from orchestration.progress import Progress
+from orchestration.report import Report, collect
+from orchestration.settings import read_places, read_project
+from warehouse.control import Control
+from warehouse.heartbeats import Heartbeats
+from warehouse.lake import Lake
+from warehouse.registry import Registry
+
+TICK_S = 0.25
+START_S = 60.0
+
+GIVE_UP = 6
+"""Restarts of a service in a row after which a replay stops: the same input will crash it again."""
+
+STREAMING = ("featurizer", "trainer", "predictor", "lander")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a replay will do.
+
+    Attributes
+    ----------
+    places, project : of the replay alone, in a home of its own
+    source : the recorded data
+    starts, until : dict of str to int, int
+        Where each instrument's history begins, and where the stream does, ns.
+    """
+
+    places: Places
+    project: Project
+    source: Recorded
+    starts: dict[str, int]
+    until: int
+
+
+@contextlib.contextmanager
+def plan(
+    data: list[Path], train_until: str, bar: str, horizon: str, instruments: list[str], home: Path | None
+) -> Iterator[Planned]:
+    """Make a plan from what a person asked for; its temporary home goes with it.
+
+    Raises
+    ------
+    UsageError
+        When the data, a duration, a date or an instrument is unfit, each in one line.
+    """
+    source = Recorded(data, instruments=instruments or None)
+    template = read_project(read_places().config)
+    try:
+        interval = parse_duration(bar) if bar else source.interval or template.interval
+        ahead = parse_duration(horizon) if horizon else template.horizon
+        project = Project(
+            instruments=source.instruments,
+            interval=interval,
+            lateness=template.lateness,
+            horizon=ahead,
+            market=Market(source="recorded", path=tuple(str(path.absolute()) for path in data), speed=0),
+            publish=Publish(examples=template.publish.examples, every_s=0),
+            fleet=template.fleet,
+        )
+    except ValueError as error:
+        raise UsageError(f"replay: {error}") from error
+    spans = {name: source.span(name) for name in source.instruments}
+    first, last = min(s for s, _ in spans.values()), max(e for _, e in spans.values())
+    until = _moment(train_until) if train_until else (first + last) // 2
+    until -= until % interval
+    if not first < until < last:
+        raise UsageError(f"--train-until {_utc(until)} is not inside the data, {_utc(first)} to {_utc(last)}")
+    # A bar's time is its end: history starts one interval before the first bar's, on the grid.
+    starts = {name: s - s % interval - interval for name, (s, _) in spans.items()}
+    root = Path(tempfile.mkdtemp(prefix="tidemill-replay-")) if home is None else home
+    if home is not None and home.exists() and any(home.iterdir()):
+        raise UsageError(f"--home {home} is not empty; name a new directory")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        places = Places(home=root, config=root / "tidemill.toml", broker_port=_free_port(), serving_port=_free_port())
+        places.config.write_text(as_toml(project), "utf-8")
+        yield Planned(places, project, source, starts, until)
+    finally:
+        if home is None:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+@dataclass
+class Replay:
+    """One replay.
+
+    Attributes
+    ----------
+    planned : what to do
+    on_tick : called about four times a second while the stream runs, for tests that kill things
+    """
+
+    planned: Planned
+    on_tick: Callable[[Deployment, Heartbeats], None] = field(default=lambda _deployment, _beats: None)
+
+    def run(self, *, verify: bool = False) -> Report:
+        """Run it and return what came out; nothing it started is left behind."""
+        p = self.planned
+        self._seconds: dict[str, float] = {}
+        self._deployment = Deployment(p.places, p.project, tended=False)
+        began = time.monotonic()
+        with (
+            Control.open(p.places.control) as control,
+            Progress(f"replay of {len(p.project.instruments)} lines") as bar,
+        ):
+            self._beats = Heartbeats(control)
+            try:
+                with self._timed("broker"):
+                    self._start_broker()
+                self._history(control, bar)
+                self._stream(bar)
+                with self._timed("stop"):
+                    self._stop()
+            finally:
+                self._deployment.supervisor.stop_all(last=("broker",))
+            with self._timed("score"):
+                report = collect(p.places, p.project, control, p.starts, p.until, verify=verify)
+        self._seconds["total"] = time.monotonic() - began
+        report.seconds = {name: round(value, 2) for name, value in self._seconds.items()}
+        return report
+
+    def _start_broker(self) -> None:
+        from streaming.kafka import create_topics
+
+        self._deployment.start("broker")
+        until = time.monotonic() + START_S
+        while not (self.planned.places.home / "broker" / "address").exists() and time.monotonic() < until:
+            self._refuse_failed("broker")
+            time.sleep(TICK_S)
+        create_topics(self.planned.places, self.planned.project.instruments)
+
+    def _history(self, control: Control, bar: Progress) -> None:
+        from assets.backfill import write_bars, write_examples, write_features
+        from assets.training import train_initial
+
+        p = self.planned
+        registry = Registry(control, p.places.models)
+        with Lake.open(p.places) as lake:
+            for name in p.project.instruments:
+                bar.say(f"backfill {name}")
+                with self._timed("backfill"):
+                    write_bars(lake, p.source, p.project, name, p.starts[name], p.until, "replay")
+                    write_features(lake, p.project, name, p.starts[name], p.until, "replay")
+                    write_examples(lake, p.project, name, p.starts[name], p.until, "replay")
+                bar.say(f"train {name}")
+                with self._timed("train"):
+                    train_initial(lake, control, registry, p.project, name, p.starts[name], p.until, bar.share)
+
+    def _stream(self, bar: Progress) -> None:
+        began = time.monotonic()
+        for name in STREAMING:
+            self._deployment.start(name)
+        self._wait_running(STREAMING)
+        self._seconds["start"] = time.monotonic() - began
+        streaming = time.monotonic()
+        self._deployment.start("ingest")
+        drained: set[str] = set()
+        while len(drained) < len(STREAMS):
+            self._look(bar, drained)
+            for name in [n for n in STREAMS if n not in drained]:
+                if not self._is_drained(name):
+                    break
+                drained.add(name)
+                self._seconds[name] = time.monotonic() - streaming
+            time.sleep(TICK_S)
+            self.on_tick(self._deployment, self._beats)
+        self._seconds["stream"] = time.monotonic() - streaming
+
+    def _wait_running(self, names: tuple[str, ...]) -> None:
+        until = time.monotonic() + START_S
+        while True:
+            running = {beat.service for beat in self._beats.beats() if beat.phase == "running" and beat.ready}
+            if running >= set(names):
+                return
+            for name in names:
+                self._refuse_failed(name)
+            if time.monotonic() > until:
+                missing = ", ".join(sorted(set(names) - running))
+                where = self.planned.places.home / "services"
+                raise BadState(f"{missing} did not come up in {START_S:.0f} s; see the logs in {where}")
+            time.sleep(TICK_S)
+
+    def _refuse_failed(self, name: str) -> None:
+        status = self._deployment.supervisor.status(name)
+        looping = status.phase == "backoff" and status.restarts >= GIVE_UP
+        if looping or status.phase in {"failed", "crash_loop", "lost"}:
+            tail = " | ".join(self._deployment.supervisor.tail(name, 3))
+            raise BadState(f"{name} {status.phase}: {status.detail or status.reason}; its log ends: {tail}")
+
+    def _look(self, bar: Progress, drained: set[str]) -> None:
+        for name in STREAMS:
+            if name not in drained:
+                self._refuse_failed(name)
+        beats = {beat.service: beat for beat in self._beats.beats()}
+        marks = [beat.detail.get("watermark", 0) for beat in beats.values() if beat.service == "trainer"]
+        ends = max(self.planned.source.span(name)[1] for name in self.planned.project.instruments)
+        if marks and marks[0]:
+            bar.share((marks[0] - self.planned.until) / (ends - self.planned.until))
+        learned = next((b.detail.get("n_learned", 0) for b in beats.values() if b.service == "trainer"), 0)
+        bar.say(f"streaming, {learned:,} learned")
+
+    def _is_drained(self, name: str) -> bool:
+        """Whether a service has handled all that it will ever get; asked in the order of the flow."""
+        if name == "ingest":
+            return self._deployment.supervisor.status("ingest").phase == "done"
+        from streaming.kafka import ends
+
+        inputs = {
+            "featurizer": (TRADES if self.planned.source.kind == "trades" else BARS,),
+            "trainer": (FEATURES, FEATURES_WITH_TARGET),
+            "predictor": (FEATURES,),
+            "lander": (BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS),
+        }[name]
+        newest = max((b for b in self._beats.beats() if b.service == name), key=lambda b: b.started_at, default=None)
+        if newest is None or newest.lag != 0:
+            return False
+        keys = [(topic, p) for topic in inputs for p in range(len(self.planned.project.instruments))]
+        logs = ends(self.planned.places, keys)
+        return all(newest.position.get(f"{t}/{p}") == high for (t, p), (_, high) in logs.items())
+
+    def _stop(self) -> None:
+        # In the order of the flow: each drains what the one before it has sent; the lander comes last.
+        for name in STREAMS:
+            self._deployment.supervisor.stop(name)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def as_toml(project: Project) -> str:
+    """Return a project as the text of a ``tidemill.toml``."""
+    lines = [f"instruments = {list(project.instruments)!r}".replace("'", '"')]
+    lines += [f"{name} = {getattr(project, name)}" for name in ("interval", "lateness", "horizon")]
+    market = project.market
+    lines += ["[market]", f'source = "{market.source}"', f"speed = {market.speed}", f"seed = {market.seed}"]
+    if market.path:
+        lines.append(f"path = {list(market.path)!r}".replace("'", '"'))
+    lines += [f"opens = {market.opens.isoformat()}", f"history_days = {market.history_days}"]
+    lines += ["[publish]", f"examples = {project.publish.examples}", f"every_s = {project.publish.every_s}"]
+    for model in project.fleet:
+        lines += ["[[fleet]]", f'name = "{model.name}"', f'kind = "{model.kind}"']
+        lines += [f"targets = {list(model.targets)!r}".replace("'", '"')]
+        lines += [f"forgetting = {model.forgetting!r}", f"clip = {model.clip!r}"]
+        if model.estimator:
+            lines.append(f"estimator = '''{model.estimator}'''")
+    return "\n".join(lines) + "\n"
+
+
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"--train-until {text!r} is not a date; write 2019-03-01 or 2019-03-01T12:00:00") from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000_000) * 1_000
+
+
+def _utc(ts: int) -> str:
+    return datetime.fromtimestamp(ts / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,64 @@
+"""Schedules: each UTC day of event time is written once more from history when it has closed."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import dagster as dg
+
+from assets.partitions import History, date_of, text_of
+from domain.config import Places
+from domain.errors import TidemillError
+from domain.events import NANOS_PER_DAY
+from orchestration.jobs import BACKFILL, range_tags
+from orchestration.tending import market_clock
+from warehouse.control import Control
+from warehouse.heartbeats import Heartbeats
+
+CLOSED_DAY = "tidemill/closed_day"
+"""Run tag: the newest day that the run covers."""
+
+
+def closed_day_schedule(places: Places, history: History) -> dg.ScheduleDefinition:
+    """Return the schedule that backfills days which the market has closed since it was last asked."""
+
+    @dg.schedule(
+        name="closed_day",
+        cron_schedule="*/5 * * * *",
+        job_name=BACKFILL,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        execution_timezone="UTC",
+        description="Whenever the market's own clock has closed a UTC day: writes its bars, vectors and examples again "
+        "from history. The rows are those that streamed in, bit for bit; what was missed meanwhile is filled.",
+    )
+    def closed_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        try:
+            clock = clock_of(places)
+        except TidemillError as error:
+            return dg.SkipReason(str(error))
+        newest = date_of(clock // NANOS_PER_DAY * NANOS_PER_DAY)
+        first = _last_requested(context.instance) or date_of(history.until)
+        first += timedelta(days=1)
+        if newest < first:
+            stands = f"it stands at {text_of(clock)}" if clock else "it has not begun"
+            return dg.SkipReason(f"the market has not closed {first.isoformat()} yet: {stands}")
+        days = range_tags(first.isoformat(), newest.isoformat())
+        return dg.RunRequest(run_key=newest.isoformat(), tags={**days, CLOSED_DAY: newest.isoformat()})
+
+    return closed_day
+
+
+def clock_of(places: Places) -> int:
+    """Return how far the market has become bars, ns of event time; 0 before the first."""
+    if not places.control_url and not (places.home / "control.sqlite").exists():
+        return 0
+    with Control.open(places.control) as control:
+        return market_clock(Heartbeats(control).beats())
+
+
+def _last_requested(instance: dg.DagsterInstance) -> date | None:
+    mine = dg.RunsFilter(job_name=BACKFILL, tags={"dagster/schedule_name": "closed_day"})
+    for run in instance.get_runs(mine, limit=1):
+        if CLOSED_DAY in run.tags:
+            return date.fromisoformat(run.tags[CLOSED_DAY])
+    return None

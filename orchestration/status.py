@@ -1,0 +1,192 @@
+"""What a person sees of the services: one row each, from the supervisor's files and the heartbeats."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from domain.errors import TidemillError, UsageError
+from domain.health import Beat, live, ready
+from orchestration.deployment import DAGSTER, STREAMS, Deployment
+from orchestration.homes import Status
+from orchestration.settings import read_places, read_project
+from warehouse.control import Control
+from warehouse.heartbeats import Heartbeats
+
+ORDER = ("broker", *DAGSTER, *STREAMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One service.
+
+    Attributes
+    ----------
+    phase : of its process, as the supervisor sees it
+    healthy : runs, and its heartbeat (where it has one) says that it is alive and ready
+    note : why not
+    event_time : how far the market has come for it, UTC
+    """
+
+    name: str
+    phase: str
+    healthy: bool
+    pid: int | None = None
+    restarts: int = 0
+    uptime_s: float | None = None
+    lag: int | None = None
+    progress: int | None = None
+    version: str = ""
+    learned: int | None = None
+    skill: str = ""
+    event_time: str = ""
+    note: str = ""
+
+
+def rows_of(deployment: Deployment) -> list[Row]:
+    """Return a row for every service, deployed or not yet."""
+    beats = _beats(deployment)
+    supervisor = deployment.supervisor
+    names = [n for n in ORDER if n != "broker" or not deployment.places.kafka_bootstrap_servers]
+    deployed = {name for name in names if supervisor.spec(name) is not None}
+    return [
+        _row(supervisor.status(name), beats.get(name)) if name in deployed else Row(name, "not deployed", healthy=False)
+        for name in names
+    ]
+
+
+def _row(status: Status, beat: Beat | None) -> Row:
+    now, running = time.time(), status.phase == "running"
+    # A heartbeat counts for the process that sent it, not for its successor.
+    ours = beat if beat is not None and beat.pid == status.pid else None
+    watched = status.name in STREAMS
+    healthy = status.phase == "done" or (running and (not watched or ready(ours, now)))
+    note = "" if healthy else status.detail or status.reason or ""
+    if running and watched and not healthy:
+        note = "no heartbeat yet" if ours is None else ("not ready" if live(ours, now) else "stuck or silent")
+    row = Row(
+        status.name,
+        status.phase,
+        healthy,
+        pid=status.pid if running else None,
+        restarts=status.restarts,
+        uptime_s=round(now - status.started_at / 1e9, 1) if status.started_at and running else None,
+        note=note,
+    )
+    if beat is None or not watched:
+        return row
+    detail = beat.detail
+    versions, skills = detail.get("version") or {}, detail.get("skill") or {}
+    watermark = detail.get("watermark") or 0
+    return dataclasses.replace(
+        row,
+        lag=beat.lag,
+        progress=beat.progress,
+        version=" ".join(f"v{number}" for number in versions.values()),
+        learned=detail.get("n_learned"),
+        skill=" ".join(f"{value:+.1%}" for value in skills.values() if value is not None),
+        event_time=datetime.fromtimestamp(watermark / 1e9, UTC).strftime("%Y-%m-%d %H:%M") if watermark else "",
+    )
+
+
+def table_of(rows: list[Row], title: str = "") -> Table:
+    """Return the rows as a table."""
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("service", "phase", "up", "lag", "version", "learned", "skill", "market", "note"):
+        side: Literal["left", "right"] = "right" if column in {"up", "lag", "learned"} else "left"
+        table.add_column(column, justify=side, no_wrap=column != "note")
+    for row in rows:
+        colour = (
+            "green" if row.healthy else ("yellow" if row.phase in {"running", "starting", "not deployed"} else "red")
+        )
+        table.add_row(
+            row.name,
+            f"[{colour}]{row.phase}[/]",
+            "" if row.uptime_s is None else f"{row.uptime_s:.0f} s",
+            "" if row.lag is None else f"{row.lag:,}",
+            row.version,
+            "" if row.learned is None else f"{row.learned:,}",
+            row.skill,
+            row.event_time[5:],
+            row.note,
+        )
+    return table
+
+
+def show(*, watch: bool, as_json: bool) -> int:
+    """Print the services; return 0 when all are healthy, 1 otherwise."""
+    places = read_places()
+    deployment = Deployment(places, read_project(places.config))
+    rows = rows_of(deployment)
+    healthy = all(row.healthy for row in rows)
+    if as_json:
+        services = [dataclasses.asdict(row) for row in rows]
+        print(json.dumps({"healthy": healthy, "market": _market(deployment), "services": services}))  # noqa: T201
+        return 0 if healthy else 1
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    if not watch:
+        console.print(table_of(rows, _market(deployment)))
+        return 0 if healthy else 1
+    with Live(table_of(rows, _market(deployment)), console=console, refresh_per_second=4) as screen:
+        try:
+            while True:
+                time.sleep(1.0)
+                screen.update(table_of(rows_of(deployment), _market(deployment)))
+        except KeyboardInterrupt:
+            return 0
+
+
+def print_logs(service: str, lines: int, *, follow: bool) -> None:
+    """Print the newest lines of one service's log, or of all.
+
+    Raises
+    ------
+    UsageError
+        When there is no such service.
+    """
+    places = read_places()
+    supervisor = Deployment(places, read_project(places.config)).supervisor
+    names = [name for name in ORDER if name in supervisor.names()]
+    if service and service not in names:
+        raise UsageError(f"no service '{service}' was deployed here; there are {', '.join(names) or 'none'}")
+    wanted = [service] if service else names
+    for name in wanted:
+        for line in supervisor.tail(name, lines):
+            print(f"{name:18} {line}" if len(wanted) > 1 else line)  # noqa: T201
+    if follow:
+        _follow({name: supervisor.log_path(name) for name in wanted})
+
+
+def _follow(paths: dict[str, object]) -> None:
+    import subprocess
+
+    subprocess.run(["tail", "-n", "0", "-F", *map(str, paths.values())], check=False)  # noqa: S603, S607
+
+
+def _beats(deployment: Deployment) -> dict[str, Beat]:
+    """Return the newest heartbeat of each service; none where there is no control database yet."""
+    if not deployment.places.home.exists():
+        return {}
+    try:
+        with Control.open(deployment.places.control) as control:
+            newest: dict[str, Beat] = {}
+            for beat in sorted(Heartbeats(control).beats(), key=lambda b: b.started_at):
+                newest[beat.service] = beat
+            return newest
+    except TidemillError:
+        return {}
+
+
+def _market(deployment: Deployment) -> str:
+    market = deployment.project.market
+    speed = f"{market.speed:g}x" if market.speed else "full speed"
+    return f"market: {market.source}, {speed}; {', '.join(deployment.project.instruments)}"

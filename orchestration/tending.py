@@ -1,0 +1,185 @@
+"""Tending: what a look at a service says is wrong with it, and whether to redeploy, wait or give up. Pure judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.health import BEAT_TTL, START_GRACE, Beat, live, ready
+from orchestration.homes import Status
+
+WINDOW_S = 600.0
+MOST = 3
+"""Redeployments within ``WINDOW_S`` after which a service that still ails is given up until a person acts."""
+
+STEADY_S = 120.0
+"""Health that makes former redeployments forgotten."""
+
+PAUSES_S = (0.0, 10.0, 30.0)
+"""Before the n-th redeployment in a row of which none led to health: what is broken for a moment may mend itself."""
+
+
+_ON_ITS_WAY = frozenset({"starting", "restarting", "stopping", "backoff"})
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a service at one moment.
+
+    Attributes
+    ----------
+    status : by the supervisor
+    meta : the fingerprint that it was deployed with
+    beat : its newest heartbeat, of whatever process
+    """
+
+    status: Status
+    meta: Mapping[str, str] = field(default_factory=dict)
+    beat: Beat | None = None
+
+    @property
+    def own_beat(self) -> Beat | None:
+        """The heartbeat, if it is of the process that runs now and not of its predecessor."""
+        return self.beat if self.beat is not None and self.beat.pid == self.status.pid else None
+
+
+@dataclass(frozen=True)
+class Ailment:
+    """What is wrong.
+
+    Attributes
+    ----------
+    kind : to recognise it by
+    words : for people
+    certain : whether one look is proof enough
+    ours : whether a person's change of configuration or code is all there is: it speaks against giving up
+    """
+
+    kind: str
+    words: str
+    certain: bool
+    ours: bool = False
+
+
+@dataclass
+class Memory:
+    """What is remembered of a service between two looks; a cursor holds it as JSON.
+
+    Attributes
+    ----------
+    suspected : kind of the uncertain ailment seen at the last look
+    treated : kind of the ailment that the last redeployment was for
+    redeployed : when, unix seconds, within the window
+    healthy_since : unix seconds, None while it is not
+    mended : whether it was healthy after the last redeployment
+    gave_up : why; empty while it is tended
+    """
+
+    suspected: str = ""
+    treated: str = ""
+    redeployed: list[float] = field(default_factory=list)
+    healthy_since: float | None = None
+    mended: bool = True
+    gave_up: str = ""
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Memory:
+        """Return what ``plain`` made plain."""
+        return cls(**value)
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return asdict(self)
+
+
+def ailment_of(look: Look, today: Mapping[str, str], now: float, *, may_end: bool) -> Ailment | None:
+    """Return what is wrong with a service, None when it should be left alone.
+
+    Parameters
+    ----------
+    today : the fingerprint of today's configuration and code
+    now : unix seconds
+    may_end : whether coming to an end is right for it (the source is a recording)
+    """
+    phase = look.status.phase
+    if phase in _ON_ITS_WAY or (phase == "done" and may_end):
+        return None
+    if phase != "running":
+        return Ailment(phase, _end_of(look, now), certain=True)
+    return _outdated(look.meta, today) or _unwell(look, now)
+
+
+def _outdated(meta: Mapping[str, str], today: Mapping[str, str]) -> Ailment | None:
+    changed = [
+        f"{name} changed ({meta.get(name, 'none')} -> {today[name]})" for name in today if meta.get(name) != today[name]
+    ]
+    # Not certain at once: an editor may be about to save more.
+    return Ailment(", ".join(changed), ", ".join(changed), certain=False, ours=True) if changed else None
+
+
+def _unwell(look: Look, now: float) -> Ailment | None:
+    beat = look.own_beat
+    if beat is None:
+        age = now - (look.status.started_at or 0) / 1e9
+        return Ailment("mute", f"never sent a heartbeat in {age:.0f} s", certain=False) if age > START_GRACE else None
+    if live(beat, now):
+        return None
+    if now - beat.beat_at > BEAT_TTL:
+        return Ailment("silent", f"no heartbeat for {now - beat.beat_at:.0f} s", certain=False)
+    still = now - max(beat.progressed_at, beat.started_at)
+    return Ailment("stuck", f"no progress for {still:.0f} s with {beat.lag or 0:,} records waiting", certain=False)
+
+
+def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bool:
+    """Note a look in the memory, and return whether to redeploy the service now.
+
+    Notes
+    -----
+    Giving up is sticky: the window passing changes nothing, only a healthy look does, and someone else caused that.
+    """
+    if ailment is None:
+        memory.suspected = ""
+        if look.status.phase == "done" or ready(look.own_beat, now):
+            memory.mended, memory.gave_up = True, ""
+            memory.healthy_since = memory.healthy_since or now
+            if now - memory.healthy_since >= STEADY_S:
+                memory.redeployed = []
+        return False
+    memory.healthy_since = None
+    confirmed = ailment.certain or memory.suspected == ailment.kind
+    memory.suspected = ailment.kind
+    if memory.gave_up or not confirmed:
+        return False
+    # A new change is a person's doing, and a new start; the same change twice means that deploying it did not help.
+    new_start = ailment.ours and memory.treated != ailment.kind
+    memory.redeployed = [] if new_start else [at for at in memory.redeployed if now - at < WINDOW_S]
+    if len(memory.redeployed) >= MOST:
+        memory.gave_up = f"{MOST} redeployments did not help, last: {ailment.words}"
+        return False
+    if not memory.mended and memory.redeployed and now - memory.redeployed[-1] < PAUSES_S[len(memory.redeployed)]:
+        return False
+    if not new_start:
+        memory.redeployed.append(now)
+    memory.mended, memory.suspected, memory.treated = False, "", ailment.kind
+    return True
+
+
+def market_clock(beats: Iterable[Beat]) -> int:
+    """Return how far the market has become bars, ns of event time; 0 before the first."""
+    marks = (beat.detail.get("watermark") for beat in beats if beat.service == "featurizer")
+    return max((mark for mark in marks if isinstance(mark, int)), default=0)
+
+
+def _end_of(look: Look, now: float) -> str:
+    status = look.status
+    if status.phase == "absent":
+        return "is not deployed yet"
+    if status.phase == "stopped":
+        return "is stopped, and should run"
+    who = f"process {look.beat.pid}" if look.beat is not None else "process"
+    how = status.reason or status.phase
+    # After a signal the last line printed is not the reason; after an error it is.
+    why = f", {status.detail}" if status.detail and (status.exit_code or 0) > 0 else ""
+    return f"{who} ended ({how}{why}), seen at {datetime.fromtimestamp(now, UTC):%H:%M:%S} UTC".replace("; ", ", ")

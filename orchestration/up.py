@@ -1,0 +1,139 @@
+"""Up and down: broker and Dagster are started here; everything else is Dagster's doing, and everything ends here."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+from rich.console import Console
+from rich.live import Live
+
+from domain.config import Places
+from domain.errors import BadState, UsageError
+from orchestration.deployment import DAGSTER, Deployment
+from orchestration.settings import read_places, read_project
+from orchestration.status import Row, rows_of, table_of
+
+POLL_S = 0.5
+
+
+def up(wait_s: float) -> None:
+    """Start broker and Dagster, and wait until the first prediction of a trained model is served.
+
+    Raises
+    ------
+    UsageError
+        When a port is taken by somebody else.
+    BadState
+        When something gives up, or nothing is served in time.
+    """
+    from orchestration.instance import prepare_instance
+
+    places = read_places()
+    deployment = Deployment(places, read_project(places.config))
+    places.home.mkdir(parents=True, exist_ok=True)
+    _refuse_taken_ports(places, deployment)
+    prepare_instance(places.home)
+    began = time.monotonic()
+    for name in _foundation(places):
+        deployment.start(name)
+    where = f"Dagster http://127.0.0.1:{places.dagster_port}   predictions http://127.0.0.1:{places.serving_port}/predictions"
+    print(f"started; {where}", flush=True)  # noqa: T201 - the command's answer
+    if wait_s:
+        served = _wait(deployment, wait_s)
+        print(f"first prediction after {time.monotonic() - began:.0f} s: {json.dumps(served[0])}")  # noqa: T201
+        print(f"look: {where}\nthen: tidemill status --watch   tidemill logs   tidemill down")  # noqa: T201
+
+
+def down() -> None:
+    """Stop every service of this home; Dagster first, so that it deploys nothing more."""
+    places = read_places()
+    deployment = Deployment(places, read_project(places.config))
+    supervisor = deployment.supervisor
+    for name in DAGSTER:
+        if supervisor.spec(name) is not None:
+            supervisor.stop(name)
+    stopped = supervisor.stop_all(last=("broker",))
+    names = sorted({status.name for status in stopped} | {name for name in DAGSTER if supervisor.spec(name)})
+    print(f"stopped: {', '.join(names) or 'nothing was running'}")  # noqa: T201
+
+
+def _foundation(places: Places) -> Iterator[str]:
+    if not places.kafka_bootstrap_servers:
+        yield "broker"
+    yield from DAGSTER
+
+
+def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
+    ours = {
+        "broker": (places.broker_port, "TIDEMILL_BROKER_PORT"),
+        "dagster-webserver": (places.dagster_port, "TIDEMILL_DAGSTER_PORT"),
+        "predictor": (places.serving_port, "TIDEMILL_SERVING_PORT"),
+    }
+    for name, (port, variable) in ours.items():
+        if deployment.supervisor.spec(name) and deployment.supervisor.status(name).phase == "running":
+            continue
+        if name == "broker" and places.kafka_bootstrap_servers:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise UsageError(f"port {port} ({name}) is taken by another program; set {variable}") from error
+
+
+def _wait(deployment: Deployment, wait_s: float) -> list[dict[str, Any]]:
+    """Return the first predictions served, showing the services meanwhile."""
+    until = time.monotonic() + wait_s
+    if not sys.stderr.isatty():
+        return _wait_quietly(deployment, until)
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        while True:
+            rows = rows_of(deployment)
+            live.update(table_of(rows))
+            if served := _served(deployment, until, rows):
+                return served
+            time.sleep(POLL_S)
+
+
+def _wait_quietly(deployment: Deployment, until: float) -> list[dict[str, Any]]:
+    log = structlog.get_logger()
+    seen: dict[str, str] = {}
+    while True:
+        rows = rows_of(deployment)
+        for row in rows:
+            if seen.get(row.name) != row.phase:
+                seen[row.name] = row.phase
+                log.info("service", name=row.name, phase=row.phase, **({"why": row.note} if row.note else {}))
+        if served := _served(deployment, until, rows):
+            return served
+        time.sleep(POLL_S)
+
+
+def _served(deployment: Deployment, until: float, rows: list[Row]) -> list[dict[str, Any]]:
+    for row in rows:
+        if row.name in {"broker", *DAGSTER} and row.phase in {"failed", "crash_loop"}:
+            tail = " | ".join(deployment.supervisor.tail(row.name, 3))
+            raise BadState(f"{row.name} gave up: {row.note}; its log ends: {tail}")
+    try:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{deployment.places.serving_port}/predictions", timeout=1
+        ) as reply:
+            served = json.load(reply)
+            if served:
+                return list(served)
+    except (urllib.error.URLError, OSError, ValueError):
+        pass
+    if time.monotonic() > until:
+        raise BadState(
+            f"no prediction in time; look at http://127.0.0.1:{deployment.places.dagster_port}/runs and 'tidemill logs'"
+        )
+    return []

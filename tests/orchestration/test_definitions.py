@@ -1,0 +1,96 @@
+"""What Dagster loads: complete, explained, light, and started from an instance of its own."""
+
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from orchestration.definitions import definitions
+from orchestration.deployment import STREAMS
+from orchestration.instance import prepare_instance
+from tests.mills import ROOT, mill_at
+
+
+@pytest.fixture
+def defs(tmp_path):
+    mill = mill_at(tmp_path)
+    return definitions(mill.places, mill.project)
+
+
+def test_definitions_are_loadable_and_explain_every_asset(defs):
+    dg.Definitions.validate_loadable(defs)
+    specs = list(defs.resolve_all_asset_specs())
+    keys = {spec.key.to_user_string(): spec for spec in specs}
+    assert set(keys) == {
+        *("bars", "features", "examples", "initial_model", "predictions"),
+        *("model_versions/simulated_BTC_USD", "model_versions/simulated_ETH_USD"),
+        *(f"services/{name}" for name in STREAMS),
+    }
+    assert {spec.group_name for spec in specs} == {"history", "models", "services", "model_versions"}
+    for spec in specs:
+        assert len(spec.description or "") > 80, spec.key
+        assert spec.kinds, spec.key
+
+
+def test_the_graph_reads_as_the_data_flows(defs):
+    graph = defs.resolve_asset_graph()
+
+    def parents(key):
+        return {parent.to_user_string() for parent in graph.get(dg.AssetKey(key.split("/"))).parent_keys}
+
+    assert parents("features") == {"bars"}
+    assert parents("examples") == {"bars", "features"}
+    assert parents("initial_model") == {"features", "examples"}
+    assert parents("services/ingest") == {"initial_model"}
+    assert parents("services/trainer") == {"initial_model", "services/featurizer"}
+    assert parents("model_versions/simulated_BTC_USD") == {"initial_model", "services/trainer"}
+    assert parents("predictions") == {"services/predictor"}
+
+
+def test_jobs_sensors_and_the_schedule_are_there_and_on(defs):
+    repository = defs.get_repository_def()
+    assert {"bootstrap", "backfill", "redeploy", "train"} <= set(repository.job_names)
+    sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
+    assert set(sensors) == {"bootstrap", "health", "versions"}
+    assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
+    [schedule] = repository.schedule_defs
+    assert (schedule.name, schedule.default_status) == ("closed_day", dg.DefaultScheduleStatus.RUNNING)
+
+
+def test_loading_what_a_tick_needs_loads_nothing_heavy(tmp_path):
+    """Every tick and every page of the UI waits for this import."""
+    mill_at(tmp_path)
+    code = """
+import sys, orchestration.definitions
+heavy = {"river", "numba", "duckdb", "confluent_kafka", "pyarrow", "matplotlib", "pandas", "scipy"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    environment = os.environ | {"TIDEMILL_HOME": str(tmp_path), "TIDEMILL_CONFIG": str(tmp_path / "tidemill.toml")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_the_instance_is_prepared_once_and_brought_up_to_date(tmp_path):
+    home = prepare_instance(tmp_path)
+    settings = home / "dagster.yaml"
+    assert home == tmp_path / "dagster"
+    before = settings.stat().st_mtime_ns
+    prepare_instance(tmp_path)
+    assert settings.stat().st_mtime_ns == before
+    settings.write_text("telemetry: {enabled: true}\n")
+    prepare_instance(tmp_path)
+    assert "enabled: false" in settings.read_text()
+
+
+def test_dagster_accepts_the_instance_and_tells_nobody(tmp_path):
+    home = prepare_instance(tmp_path)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.telemetry_enabled
+        assert not instance.nux_enabled
+        assert instance.run_monitoring_enabled
+        assert instance.get_settings("sensors")["use_threads"]
+        assert str(home) in instance.storage_directory()

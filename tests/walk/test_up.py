@@ -1,0 +1,158 @@
+"""The whole system as a newcomer meets it: up, look, kill, watch it heal, down. One long test, for it is one story."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.walk.test_walk import gone
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+EXPANDED = "%2C".join(f"global%40global%3A{group}" for group in ("history", "models", "model_versions", "services"))
+PAGES = {
+    "asset-graph": f"/asset-groups/?expanded={EXPANDED}",
+    "initial-model": "/assets/initial_model?view=overview",
+    "model-versions": "/assets/model_versions/simulated_BTC_USD?view=overview",
+    "runs": "/runs",
+    "automation": "/automation",
+}
+NODES = ("bars", "features", "examples", "initial_model", "trainer", "predictor", "lander")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Mill:
+    """A Tidemill of its own: a home, ports, and the command."""
+
+    def __init__(self, home):
+        self.home, self.dagster, self.serving = home, free_port(), free_port()
+        self.env = {
+            **os.environ,
+            "TIDEMILL_HOME": str(home),
+            "TIDEMILL_BROKER_PORT": str(free_port()),
+            "TIDEMILL_DAGSTER_PORT": str(self.dagster),
+            "TIDEMILL_SERVING_PORT": str(self.serving),
+        }
+
+    def run(self, *args, timeout=240):
+        return subprocess.run(
+            [sys.executable, "-m", "orchestration.cli", *args],
+            env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def status(self):
+        found = json.loads(self.run("status", "--json").stdout)
+        return found["healthy"], {row["name"]: row for row in found["services"]}
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.serving}{path}", timeout=5) as reply:
+            return json.load(reply)
+
+    def runs(self):
+        query = "{runsOrError(limit:50){...on Runs{results{jobName status startTime tags{key value}}}}}"
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.dagster}/graphql",
+            json.dumps({"query": query}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            found = json.load(reply)["data"]["runsOrError"]["results"]
+        return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
+
+
+def wait_for(what, deadline_s, look):
+    until = time.monotonic() + deadline_s
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not within {deadline_s} s")
+
+
+@pytest.fixture
+def mill(tmp_path):
+    made = Mill(tmp_path / "home")
+    yield made
+    made.run("down")
+    assert gone(made.home), "tidemill down left a process behind"
+
+
+@pytest.mark.timeout(600)
+def test_up_serves_a_learning_model_heals_what_is_killed_and_down_leaves_nothing(mill):
+    up = mill.run("up", "--wait", "200")
+    assert up.returncode == 0, up.stderr + "\n" + mill.run("logs", "-n", "5").stdout
+    assert "first prediction" in up.stdout
+
+    (first, *_) = mill.get("/predictions")
+    assert first["simulated"] is True
+    assert first["model_version"] >= 1
+    assert first["n_learned"] > 5_000
+    wait_for("every service healthy", 60, lambda: mill.status()[0])
+
+    def learned_more():
+        newest = mill.get(f"/predictions?instrument={first['instrument']}")
+        return newest["n_learned"] > first["n_learned"] and newest["model_version"] > first["model_version"]
+
+    wait_for("a newer version that has learned more serves", 30, learned_more)
+
+    for victim in ("trainer", "predictor"):
+        pid = mill.status()[1][victim]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        wait_for(
+            f"{victim} redeployed", 60,
+            lambda victim=victim, pid=pid: (row := mill.status()[1][victim])["healthy"] and row["pid"] != pid,
+        )  # fmt: skip
+        print(f"{victim}: healthy again {time.monotonic() - killed:.1f} s after kill -9")  # noqa: T201
+        reasons = [run["tags"].get("tidemill/reason", "") for run in mill.runs() if run["jobName"] == "redeploy"]
+        assert any(victim in reason and str(pid) in reason for reason in reasons), reasons
+
+    assert not [run for run in mill.runs() if run["status"] == "FAILURE"]
+    if CHROMIUM:
+        look(mill)
+
+
+def look(mill):
+    """Open the pages a person opens first; none may show an error. Kept where TIDEMILL_SCREENSHOTS says."""
+    from playwright.sync_api import sync_playwright
+
+    kept = os.environ.get("TIDEMILL_SCREENSHOTS")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                  "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+        )  # fmt: skip
+        page = browser.new_page(viewport={"width": 1600, "height": 950})
+        failures = []
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        for name, path in PAGES.items():
+            page.goto(f"http://127.0.0.1:{mill.dagster}{path}")
+            page.wait_for_load_state("networkidle")
+            if name == "asset-graph":
+                for node in NODES:
+                    page.get_by_text(node, exact=True).first.wait_for(timeout=30_000)
+            if name in {"initial-model", "model-versions"}:
+                page.get_by_role("button", name="Plots").or_(page.locator("button:has-text('Plots')")).first.click()
+                page.get_by_text("loss_volatility").first.wait_for(timeout=30_000)
+            page.wait_for_timeout(2_500)
+            text = page.inner_text("body")
+            assert "Failed to load" not in text
+            assert "PythonError" not in text
+            if kept:
+                page.screenshot(path=str(Path(kept) / f"{name}.png"))
+        browser.close()
+    assert not failures
