@@ -109,8 +109,12 @@ class Stage(Protocol):
         """Say where the stage stands; cheap, called about once a second."""
         ...
 
-    def close(self) -> None:
-        """Release what was opened; called after the last ``save``."""
+    def close(self, *, clean: bool) -> None:
+        """Release what was opened.
+
+        ``clean`` after a last ``save``; otherwise something failed midway, the state may be torn, and nothing of it
+        may leave: what was saved before is what counts.
+        """
         ...
 
     @property
@@ -210,6 +214,7 @@ def run(stage: Stage, context: Context) -> None:
         signal.signal(number, lambda *_: asked.set())
     heart = _Heart(stage, context)
     heart.start()
+    clean = False
     try:
         stage.open()
         log.info("running", **_words(stage.pulse()))
@@ -218,12 +223,14 @@ def run(stage: Stage, context: Context) -> None:
         heart.phase = "draining"
         stage.save()
         heart.turn(stage.pulse())
-    except TidemillError as error:
-        log.error("stopped", error=str(error))  # noqa: TRY400 - one line for a person; the cause is chained
+        clean = True
+    except Exception as error:
+        if isinstance(error, TidemillError):
+            log.error("stopped", error=str(error))  # noqa: TRY400 - one line for a person; the cause is chained
         heart.end("failed")
         raise
     finally:
-        stage.close()
+        stage.close(clean=clean)
     heart.end("done")
     log.info("done" if stage.finished else "stopped on request", **_words(heart.pulse))
 

@@ -111,7 +111,7 @@ class Featurizer:
             },
         )
 
-    def close(self) -> None:
+    def close(self, *, clean: bool) -> None:  # noqa: ARG002 - nothing is kept back here
         """Leave the broker."""
         if hasattr(self, "_reader"):
             self._reader.close()

@@ -44,11 +44,6 @@ class Inbox(Generic[T]):
         none = np.empty(0, np.int64)
         return Inbox(ExampleTable(none, none, np.empty((0, len(FEATURES))), np.empty((0, len(TARGETS)))), newest)
 
-    @property
-    def complete(self) -> bool:
-        """Whether anything waits."""
-        return len(self.table) > 0
-
     def add(self, table: T, offsets: list[int], next_offset: int) -> None:
         """Add rows with their offsets; ``next_offset`` is the one after the last record read."""
         when = _time(table)

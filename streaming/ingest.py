@@ -78,7 +78,7 @@ class Ingest:
             detail={"sent": self._sent, "watermark": self._newest, "simulated": self._source.simulated},
         )
 
-    def close(self) -> None:
+    def close(self, *, clean: bool) -> None:  # noqa: ARG002 - nothing is kept back here
         """Let go of the source."""
         if self._feed is not None:
             self._feed.close()

@@ -95,12 +95,13 @@ class Lander:
             detail={f"landed_{table}": n for table, n in self._landed.items()},
         )
 
-    def close(self) -> None:
+    def close(self, *, clean: bool) -> None:
         """Commit what is left and leave."""
         if not hasattr(self, "_reader"):
             return
         try:
-            self._commit()
+            if clean:
+                self._commit()
         finally:
             self._reader.close()
             self._lake.close()

@@ -106,7 +106,7 @@ class Predictor:
         self._board.turned = time.monotonic()
         return pulse
 
-    def close(self) -> None:
+    def close(self, *, clean: bool) -> None:  # noqa: ARG002 - nothing is kept back here
         """Stop serving and leave the broker."""
         self._server.stop()
         if hasattr(self, "_reader"):

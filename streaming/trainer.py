@@ -75,6 +75,8 @@ class Trainer:
             for topic in (FEATURES, FEATURES_WITH_TARGET):
                 low, high = logs[topic, partition]
                 offset = checkpoint.offsets.get(f"{topic}/{partition}", low)
+                if offset < low:
+                    self._log.error("records expired before they were learned", topic=topic, first=offset, now=low)
                 # Another log than the checkpoint's: read all of it, the watermark drops what was followed before.
                 start[topic, partition] = offset if low <= offset <= high else low
             self._stations[partition] = _Station(
@@ -91,8 +93,8 @@ class Trainer:
     def work(self, wait_s: float) -> int:
         """Take in what has arrived and follow each line as far as its tape is complete."""
         handled = 0
-        waiting = any(s.vectors.complete and s.examples.complete for s in self._stations.values() if self._behind(s))
-        for records in self._reader.poll(0.0 if waiting else wait_s):
+        behind = any(self._behind(station) for station in self._stations.values())
+        for records in self._reader.poll(0.0 if behind else wait_s):
             station = self._stations[records.partition]
             instrument = self._project.instruments[records.partition]
             if records.topic == FEATURES:
@@ -130,12 +132,12 @@ class Trainer:
             },
         )
 
-    def close(self) -> None:
+    def close(self, *, clean: bool) -> None:
         """Publish what was learned since the last version, give the leases back and leave the broker."""
         if not hasattr(self, "_reader"):
             return
         try:
-            for partition, station in self._stations.items():
+            for partition, station in self._stations.items() if clean else ():
                 self._publish(partition, station)
                 self._context.leases.release(station.lease)
             self._writer.flush()

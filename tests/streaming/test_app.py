@@ -20,7 +20,7 @@ class Counting:
     name = "trainer"
 
     def __init__(self, until=None, fail=False):
-        self.done, self.saved, self.closed, self.until, self.fail = 0, 0, False, until, fail
+        self.done, self.saved, self.closed, self.until, self.fail = 0, 0, None, until, fail
 
     def open(self):
         pass
@@ -38,8 +38,8 @@ class Counting:
     def pulse(self):
         return Pulse(position={"t/0": self.done}, progress=self.done, lag=7, ready=True)
 
-    def close(self):
-        self.closed = True
+    def close(self, *, clean):
+        self.closed = "clean" if clean else "torn"
 
     @property
     def finished(self):
@@ -64,7 +64,7 @@ def beats(context):
 def test_a_finished_source_is_saved_closed_and_done(context):
     stage = Counting(until=20)
     run(stage, context)
-    assert (stage.saved, stage.closed) == (20, True)
+    assert (stage.saved, stage.closed) == (20, "clean")
     (beat,) = beats(context)
     assert (beat.phase, beat.progress, beat.position, beat.lag) == ("done", 20, {"t/0": 20}, 7)
     assert beat.pid == os.getpid()
@@ -76,14 +76,14 @@ def test_a_signal_saves_everything_done_so_far_before_it_ends(context):
     run(stage, context)
     assert stage.done > 5
     assert stage.saved == stage.done
-    assert stage.closed
+    assert stage.closed == "clean"
 
 
 def test_bad_state_stops_the_service_says_failed_and_still_closes(context):
     stage = Counting(fail=True)
     with pytest.raises(BadState, match="the floor is gone"):
         run(stage, context)
-    assert stage.closed
+    assert stage.closed == "torn"
     assert [beat.phase for beat in beats(context)] == ["failed"]
 
 
@@ -103,3 +103,20 @@ def test_while_it_runs_the_heartbeat_moves(context):
     thread.join()
     assert len({b.progress for b in seen}) >= 2
     assert all(b.progressed_at <= b.beat_at for b in seen)
+
+
+def test_a_failure_midway_saves_nothing_more(context):
+    stage = Counting()
+    stage.pulse = lambda: Pulse(progress=stage.done)
+
+    def work(wait_s):
+        stage.done += 1
+        if stage.done == 3:
+            raise ValueError("a defect")
+        return 1
+
+    stage.work = work
+    with pytest.raises(ValueError, match="a defect"):
+        run(stage, context)
+    assert (stage.saved, stage.closed) == (0, "torn")
+    assert [beat.phase for beat in beats(context)] == ["failed"]
