@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from domain.config import Market, Places, Project, Publish, parse_duration
 from domain.errors import BadState, UsageError
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS, TRADES
@@ -23,7 +25,7 @@ from markets.recorded import Recorded
 from orchestration.deployment import STREAMS, Deployment
 from orchestration.progress import Progress
 from orchestration.report import Report, collect
-from orchestration.settings import read_places, read_project
+from orchestration.settings import first_fault, read_places, read_project
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.lake import Lake
@@ -82,8 +84,12 @@ def plan(
             publish=Publish(examples=template.publish.examples, every_s=0),
             fleet=template.fleet,
         )
+    except ValidationError as error:
+        raise UsageError(f"replay: {first_fault(error)}") from error
     except ValueError as error:
         raise UsageError(f"replay: {error}") from error
+    if source.interval not in {None, interval}:
+        raise UsageError(f"--bar {bar}: the candles last {(source.interval or 0) / 1e9:g} s, and so must the bars")
     spans = {name: source.span(name) for name in source.instruments}
     first, last = min(s for s, _ in spans.values()), max(e for _, e in spans.values())
     until = _moment(train_until) if train_until else (first + last) // 2

@@ -39,7 +39,7 @@ def read_places() -> Places:
     try:
         found = _Environment()
     except ValidationError as error:
-        raise UsageError(f"environment: {_first(error, 'TIDEMILL_')}") from error
+        raise UsageError(f"environment: {first_fault(error, 'TIDEMILL_')}") from error
     except Exception as error:  # pydantic-settings raises its own kind for JSON it cannot read
         raise UsageError(f"environment: {error}; see the README for the variables") from error
     return Places(**found.model_dump())
@@ -60,10 +60,11 @@ def read_project(path: Path) -> Project:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
     except ValidationError as error:
-        raise UsageError(f"{path}: {_first(error)}") from error
+        raise UsageError(f"{path}: {first_fault(error)}") from error
 
 
-def _first(error: ValidationError, prefix: str = "") -> str:
+def first_fault(error: ValidationError, prefix: str = "") -> str:
+    """Return the first thing that is wrong, in one line."""
     one = error.errors()[0]
     where = ".".join(str(part) for part in one["loc"])
     if one["type"] == "extra_forbidden":

@@ -97,3 +97,27 @@ def test_a_service_without_a_model_says_what_to_do(tmp_path):
         )  # fmt: skip
     assert done.returncode == 2
     assert "initial_model" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["--bar", "7x"], "not a duration"),
+        (["--bar", "5m"], "last 60 s"),
+        (["--horizon", "90s"], "whole bars"),
+        (["--train-until", "yesterday"], "not a date"),
+        (["--train-until", "2018-01-01"], "not inside the data"),
+        (["--instrument", "recorded:NOPE"], "recorded:AAA-USD"),
+        (["--home", "."], "not empty"),
+        (["--data", "README.md"], ".md"),
+    ],
+)
+def test_a_wrong_wish_for_a_replay_is_one_line_before_anything_starts(args, word, tmp_path):
+    from tests.walk.conftest import write_candles
+
+    path = tmp_path / "candles.parquet"
+    write_candles(path, ("AAA-USD",), minutes=300)
+    done = tidemill("replay", "--data", str(path), *args)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert word in done.stderr
