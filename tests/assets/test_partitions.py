@@ -1,15 +1,11 @@
 """The days of history, of made-up and of recorded markets."""
 
-from pathlib import Path
-
 import pytest
 
 from assets.partitions import TRAINING_SHARE, days_of, history_of
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from markets.catalog import source_of
 from tests.mills import TOML, mill_at
-
-RECORDED = Path(__file__).parents[2] / ".." / "shared" / "data" / "candles_1m_bitfinex_small_201912w1.parquet"
 
 
 def test_a_simulated_history_ends_where_the_market_opens(tmp_path):
@@ -27,12 +23,11 @@ def test_a_market_that_goes_on_always_has_days_ahead(tmp_path):
 
 
 @pytest.fixture
-def recorded(tmp_path):
-    if not RECORDED.exists():
-        pytest.skip(f"needs {RECORDED.name}")
+def recorded(tmp_path, shelf):
+    path = shelf("candles_1m_bitfinex_small_201912w1.parquet").resolve()
 
     def at(opens):
-        market = f'[market]\nsource = "recorded"\npath = ["{RECORDED.resolve()}"]\nopens = {opens}\n'
+        market = f'[market]\nsource = "recorded"\npath = ["{path}"]\nopens = {opens}\n'
         head, _, tail = TOML.partition("[market]")
         head = head.replace('"simulated:BTC-USD", "simulated:ETH-USD"', '"recorded:BTC-USD"')
         return mill_at(tmp_path, head + market + tail[tail.index("[[fleet]]") :]).project

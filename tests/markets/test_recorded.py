@@ -35,8 +35,8 @@ def history(source, instrument, start=0, end=2**62):
     return {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
 
 
-def test_a_real_year_of_candles_has_its_known_prices(real):
-    source = Recorded([real(YEAR)])
+def test_a_real_year_of_candles_has_its_known_prices(shelf):
+    source = Recorded([shelf(YEAR)])
     assert (source.kind, source.interval, source.instruments) == ("bars", MINUTE, ("recorded:BTC-USD",))
     bars = history(source, "recorded:BTC-USD")
     assert len(bars["ts"]) == 512_727
@@ -46,8 +46,8 @@ def test_a_real_year_of_candles_has_its_known_prices(real):
     assert source.span("recorded:BTC-USD") == (ns("2019-01-01 00:01:00"), ns("2020-01-01 00:00:00"))
 
 
-def test_history_tables_keep_to_one_utc_day_and_a_midnight_bar_ends_its_day(real):
-    source = Recorded([real(WEEK)])
+def test_history_tables_keep_to_one_utc_day_and_a_midnight_bar_ends_its_day(shelf):
+    source = Recorded([shelf(WEEK)])
     tables = list(source.history("recorded:BTC-USD", 0, 2**62))
     assert [len({int(ts) for ts in (table.ts - 1) // NANOS_PER_DAY}) for table in tables] == [1] * 7
     midnight = ns("2019-12-02 00:00:00")
@@ -57,8 +57,8 @@ def test_history_tables_keep_to_one_utc_day_and_a_midnight_bar_ends_its_day(real
     assert day["ts"][-1] == midnight + NANOS_PER_DAY
 
 
-def test_trade_windows_include_their_start_and_exclude_their_end(real):
-    source = Recorded([real(TRADES)])
+def test_trade_windows_include_their_start_and_exclude_their_end(shelf):
+    source = Recorded([shelf(TRADES)])
     midnight = ns("2024-08-09 00:00:00")
     before = history(source, SPOT[0], 0, midnight)
     after = history(source, SPOT[0], midnight)
@@ -68,8 +68,8 @@ def test_trade_windows_include_their_start_and_exclude_their_end(real):
     assert history(source, SPOT[0], at, at + 1)["ts"].tolist() == [at] * int((after["ts"] == at).sum())
 
 
-def test_real_trades_have_their_known_prices_and_contiguous_ids(real):
-    source = Recorded([real(TRADES)])
+def test_real_trades_have_their_known_prices_and_contiguous_ids(shelf):
+    source = Recorded([shelf(TRADES)])
     spot = history(source, SPOT[0])
     assert spot["price"].min() >= 61_556
     assert spot["price"].max() <= 61_861
@@ -78,10 +78,10 @@ def test_real_trades_have_their_known_prices_and_contiguous_ids(real):
     assert not [finding for finding in source.findings if finding.severity != "note"]
 
 
-def test_the_frames_say_what_the_trade_file_says(real):
+def test_the_frames_say_what_the_trade_file_says(shelf):
     """Side, times and normalised symbols included: both record the same trades of the same minutes."""
-    frames = Recorded([real(FRAMES)], instruments=SPOT)
-    table = Recorded([real(TRADES)], instruments=SPOT)
+    frames = Recorded([shelf(FRAMES)], instruments=SPOT)
+    table = Recorded([shelf(TRADES)], instruments=SPOT)
     events = drained(frames.open({}, 0))
     assert len(events) == 34_419
     for instrument in SPOT:
@@ -91,8 +91,8 @@ def test_the_frames_say_what_the_trade_file_says(real):
     assert events == drained(table.open({}, 0))
 
 
-def test_the_feed_gives_the_history_of_all_instruments_in_event_time_order(real):
-    source = Recorded([real(TRADES)])
+def test_the_feed_gives_the_history_of_all_instruments_in_event_time_order(shelf):
+    source = Recorded([shelf(TRADES)])
     events = drained(source.open({}, 0))
     place = {instrument: k for k, instrument in enumerate(source.instruments)}
     keys = [(event.ts_event, place[event.instrument], event.trade_id) for event in events]
@@ -104,9 +104,9 @@ def test_the_feed_gives_the_history_of_all_instruments_in_event_time_order(real)
         assert [event.side for event in mine] == theirs["side"].tolist()
 
 
-def test_candles_of_two_files_are_merged_in_order(real):
+def test_candles_of_two_files_are_merged_in_order(shelf):
     names = ("candles_1m_bitfinex_BTCUSD_2019.parquet", "candles_1m_bitfinex_ETHUSD_2019.parquet")
-    source = Recorded([real(name) for name in names])
+    source = Recorded([shelf(name) for name in names])
     feed, last, count = source.open({}, 0), 0, 0
     while not feed.done:
         times = np.array([event.ts_event for event in feed.poll(20_000, 0)])
@@ -116,16 +116,16 @@ def test_candles_of_two_files_are_merged_in_order(real):
     assert count == 512_727 + 455_968
 
 
-def test_symbols_that_carry_a_venue_keep_it_and_sparse_seconds_are_told(real):
-    source = Recorded([real("candles_1s_lean_coinbase_btcusd_201610_apache2.parquet")])
+def test_symbols_that_carry_a_venue_keep_it_and_sparse_seconds_are_told(shelf):
+    source = Recorded([shelf("candles_1s_lean_coinbase_btcusd_201610_apache2.parquet")])
     assert source.instruments == ("coinbase:BTCUSD",)
     assert source.interval == 1_000_000_000
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stop=st.integers(0, 34_418), portion=st.integers(1, 40_000))
-def test_a_resumed_feed_gives_exactly_the_rest(real, stop, portion):
-    source = Recorded([real(TRADES)], instruments=SPOT)
+def test_a_resumed_feed_gives_exactly_the_rest(shelf, stop, portion):
+    source = Recorded([shelf(TRADES)], instruments=SPOT)
     everything = drained(source.open({}, 0), 100_000)
     resume = {event.instrument: Resume(event.ts_event, event.trade_id) for event in everything[: stop + 1]}
     assert drained(source.open(resume, 0), portion) == everything[stop + 1 :]
@@ -219,8 +219,8 @@ def test_equal_times_come_in_the_order_of_the_instruments_even_across_pieces(tmp
         assert [event.trade_id for event in events] == [*range(1, 31)] * 2
 
 
-def test_frames_in_many_pieces_plain_or_zstd_change_nothing(real, tmp_path, monkeypatch):
-    packed = real(FRAMES)
+def test_frames_in_many_pieces_plain_or_zstd_change_nothing(shelf, tmp_path, monkeypatch):
+    packed = shelf(FRAMES)
     with zstandard.open(packed, "rb") as file:
         lines = file.read().splitlines(keepends=True)[:3_000]
     plain = tmp_path / "f.jsonl"
@@ -260,9 +260,9 @@ def test_frames_that_are_no_market_trade_are_left_out_and_counted(tmp_path):
     assert ["4 lines" in str(finding) for finding in source.findings if finding.code == "frames"] == [True]
 
 
-def test_only_the_wanted_instruments_are_served_in_the_wanted_order(real):
+def test_only_the_wanted_instruments_are_served_in_the_wanted_order(shelf):
     wanted = ("recorded:ETH-USDT", "recorded:BTC-USDT")
-    source = Recorded([real(TRADES)], instruments=wanted)
+    source = Recorded([shelf(TRADES)], instruments=wanted)
     assert source.instruments == wanted
     assert {event.instrument for event in drained(source.open({}, 0))} == set(wanted)
 

@@ -13,7 +13,6 @@ from tests.walk.conftest import with_publishing
 
 WARM_UP = 240
 HORIZON = 5
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
 def gone(home: Path) -> bool:
@@ -87,11 +86,8 @@ def slowed(planned, speed=9_000.0):
     return with_publishing(replace(planned, project=planned.project.model_copy(update={"market": market})), 40)
 
 
-@pytest.mark.skipif(
-    not (DATA / "trades_binance_20240809.parquet").exists(), reason="market data is not here: ../shared"
-)
-def test_real_trades_walk_through_the_real_processes(tmp_path):
-    data = DATA / "trades_binance_20240809.parquet"
+def test_real_trades_walk_through_the_real_processes(tmp_path, shelf):
+    data = shelf("trades_binance_20240809.parquet")
     chosen = ["recorded:BTC-USDT", "recorded:ETH-USDT"]
     with plan([data], "", "1s", "30s", chosen, tmp_path / "home") as made:
         report = Replay(made).run(verify=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-SHELF = Path(__file__).parents[2] / ".." / "shared" / "data"
+SHELF = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def real() -> Callable[[str], Path]:
+def shelf() -> Callable[[str], Path]:
     """Return a real file by name, or skip the test that needs it."""
 
     def find(name: str) -> Path:
