@@ -145,8 +145,3 @@ class DeadLetter(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     payload: str
-
-
-def seconds(ts: int) -> float:
-    """Return nanoseconds as seconds, for people."""
-    return ts / NANOS_PER_SECOND

@@ -1,8 +1,6 @@
-"""The topics between the services: names, settings and which partition an instrument has."""
+"""The topics between the services: names and settings."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 TRADES = "trades"
 BARS = "bars"
@@ -25,12 +23,3 @@ SETTINGS = {
     # Retention counts from arrival: a replay of an old year must not expire as it is written.
     "message.timestamp.type": "LogAppendTime",
 }
-
-
-def partition_of(instrument: str, instruments: Sequence[str]) -> int:
-    """Return the partition of an instrument: its place in the configured list, to which one only ever appends.
-
-    >>> partition_of("sim:ETH-USD", ["sim:BTC-USD", "sim:ETH-USD"])
-    1
-    """
-    return list(instruments).index(instrument)

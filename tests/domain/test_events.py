@@ -3,7 +3,7 @@ import pytest
 
 from domain.bars import BAR_COLUMNS
 from domain.errors import ArtifactRefused, BadRecord, BadState, LeaseLost, TidemillError, Unavailable, UsageError
-from domain.events import Announcement, Bar, DeadLetter, Prediction, Trade, seconds
+from domain.events import Announcement, Bar, DeadLetter, Prediction, Trade
 from tests.domain.samples import SECOND, START
 
 TRADE = Trade("a:B", START, 7, 100.5, 0.25, -1)
@@ -37,7 +37,6 @@ def test_a_bar_s_fields_are_the_bar_columns_in_order():
 
 def test_a_model_s_age_is_the_event_time_since_its_newest_label():
     assert PREDICTION.model_age_s == 60.0
-    assert seconds(1_500_000_000) == 1.5
 
 
 def test_every_error_has_its_place_in_the_tree():

@@ -82,9 +82,10 @@ def wait_for(what, deadline_s, look):
     pytest.fail(f"{what}: not within {deadline_s} s")
 
 
-@pytest.fixture
-def mill(tmp_path):
-    made = Mill(tmp_path / "home")
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory):
+    made = Mill(tmp_path_factory.mktemp("up") / "home")
+    made.up = made.run("up", "--wait", "200")
     yield made
     made.run("down")
     assert gone(made.home), "tidemill down left a process behind"
@@ -92,9 +93,8 @@ def mill(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_up_serves_a_learning_model_heals_what_is_killed_and_down_leaves_nothing(mill):
-    up = mill.run("up", "--wait", "200")
-    assert up.returncode == 0, up.stderr + "\n" + mill.run("logs", "-n", "5").stdout
-    assert "first prediction" in up.stdout
+    assert mill.up.returncode == 0, mill.up.stderr + "\n" + mill.run("logs", "-n", "5").stdout
+    assert "first prediction" in mill.up.stdout
 
     (first, *_) = mill.get("/predictions")
     assert first["simulated"] is True
@@ -121,12 +121,12 @@ def test_up_serves_a_learning_model_heals_what_is_killed_and_down_leaves_nothing
         assert any(victim in reason and str(pid) in reason for reason in reasons), reasons
 
     assert not [run for run in mill.runs() if run["status"] == "FAILURE"]
-    if CHROMIUM:
-        look(mill)
 
 
-def look(mill):
-    """Open the pages a person opens first; none may show an error. Kept where TIDEMILL_SCREENSHOTS says."""
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not here")
+def test_the_pages_a_person_opens_first_show_what_they_should_and_no_error(mill):
+    """Screenshots are kept in the directory that TIDEMILL_SCREENSHOTS names."""
     from playwright.sync_api import sync_playwright
 
     kept = os.environ.get("TIDEMILL_SCREENSHOTS")
