@@ -24,7 +24,7 @@ from domain.features import FEATURES, TARGETS
 from domain.fleet import Line
 from domain.tables import Floats
 
-FORMAT = 2
+FORMAT = 3
 PROBES = 16
 """Questions kept with a version; its predictions for them are replayed before it may serve."""
 
@@ -46,6 +46,8 @@ class Checkpoint:
     snapshot : the lake's snapshot that the line was first trained from
     probes : float64[p, 16]
         Recent vectors.
+    logs : ``{"topic": identity}``
+        Of the logs that the offsets belong to: in a topic made anew they mean nothing.
     """
 
     line: Line
@@ -56,6 +58,7 @@ class Checkpoint:
     parent: int | None = None
     snapshot: int | None = None
     probes: Floats = field(default_factory=lambda: np.empty((0, len(FEATURES))))
+    logs: dict[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the file.
@@ -79,6 +82,7 @@ class Checkpoint:
             "n_learned": line.n_learned,
             "since": line.since,
             "offsets": self.offsets,
+            "logs": self.logs,
             "kind": self.kind,
             "parent": self.parent,
             "snapshot": self.snapshot,
@@ -127,7 +131,7 @@ class Checkpoint:
             raise ArtifactRefused(f"{line.instrument}: probe vectors give other predictions here; rebuild by replay")
         return cls(
             line, manifest["interval"], manifest["horizon"], manifest["offsets"], manifest["kind"], manifest["parent"],
-            manifest["snapshot"], probes["x"],
+            manifest["snapshot"], probes["x"], manifest["logs"],
         )  # fmt: skip
 
 

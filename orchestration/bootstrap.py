@@ -21,7 +21,9 @@ def context_of(places: Places, project: Project) -> Context:
     """Return what every stage is given."""
     places.home.mkdir(parents=True, exist_ok=True)
     generation = int(os.environ.get("TIDEMILL_GENERATION", "0"))
-    return Context(project, places, Control.open(places.control), generation=generation)
+    from streaming.kafka import Kafka
+
+    return Context(project, places, Control.open(places.control), Kafka(places), generation=generation)
 
 
 def stage_of(name: str, context: Context) -> Stage:
@@ -76,8 +78,11 @@ def _trainer(context: Context) -> Stage:
 
 def _predictor(context: Context) -> Stage:
     from streaming.predictor import Predictor
+    from streaming.serving import Board, Server
 
-    return Predictor(context)
+    project = context.project
+    board = Board(project.instruments, simulated=project.market.source == "simulated")
+    return Predictor(context, board, Server(board, context.places.serving_port))
 
 
 def _lander(context: Context) -> Stage:

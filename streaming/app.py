@@ -22,10 +22,12 @@ from domain.config import Places, Project
 from domain.errors import BadRecord, TidemillError
 from domain.events import DeadLetter
 from domain.health import Beat, Phase
+from streaming.clock import Clock, SystemClock
 from streaming.codec import encode
-from streaming.kafka import Records, Writer
+from streaming.transport import Records, Transport, Writer
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
+from warehouse.lake import Lake
 from warehouse.leases import Leases
 from warehouse.registry import Registry
 
@@ -41,6 +43,8 @@ class Context:
     ----------
     project, places : what to predict, and where things are
     control : the control database
+    transport : the broker
+    clock : the machine's, or a simulation's
     instance : who we are among the copies of a service
     generation : of the supervisor, for the heartbeat
     checkpoint_s : wall seconds between saves
@@ -49,6 +53,8 @@ class Context:
     project: Project
     places: Places
     control: Control
+    transport: Transport
+    clock: Clock = field(default_factory=SystemClock)
     instance: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     generation: int = 0
     checkpoint_s: float = 1.0
@@ -70,6 +76,10 @@ class Context:
     def leases(self) -> Leases:
         """The leases of the lines."""
         return Leases(self.control)
+
+    def open_lake(self, *, read_only: bool = False) -> Lake:
+        """Open the lake; see ``Lake.open``."""
+        return Lake.open(self.places, read_only=read_only)
 
 
 @dataclass
@@ -236,17 +246,30 @@ def run(stage: Stage, context: Context) -> None:
 
 
 def _turn_until(stage: Stage, context: Context, heart: _Heart, asked: threading.Event) -> None:
-    saved = pulsed = time.monotonic()
-    dirty = False
+    turning = Turning(stage, context)
+    pulsed = context.clock.monotonic()
     while not asked.is_set() and not stage.finished:
-        dirty = bool(stage.work(IDLE_S)) or dirty
-        now = time.monotonic()
-        if dirty and now - saved >= context.checkpoint_s:
-            stage.save()
-            saved, dirty = now, False
+        turning.once(IDLE_S)
+        now = context.clock.monotonic()
         if now - pulsed >= BEAT_S / 2:
             heart.turn(stage.pulse())
             pulsed = now
+
+
+class Turning:
+    """One turn of the loop after another: work, and a save when one is due."""
+
+    def __init__(self, stage: Stage, context: Context) -> None:
+        self._stage, self._context = stage, context
+        self._saved, self._dirty = context.clock.monotonic(), False
+
+    def once(self, wait_s: float) -> None:
+        """Work once, waiting at most ``wait_s`` for something to do, and save when that is due."""
+        self._dirty = bool(self._stage.work(wait_s)) or self._dirty
+        now = self._context.clock.monotonic()
+        if self._dirty and now - self._saved >= self._context.checkpoint_s:
+            self._stage.save()
+            self._saved, self._dirty = now, False
 
 
 def _words(pulse: Pulse) -> Mapping[str, object]:

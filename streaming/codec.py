@@ -14,7 +14,7 @@ from domain.errors import BadRecord
 from domain.events import Bar, Prediction, Trade
 from domain.features import FEATURES, TARGETS, ExampleRecord, VectorRecord
 from domain.tables import BarTable, ExampleTable, Flags, Floats, TradeTable, VectorTable
-from streaming.kafka import Records
+from streaming.transport import Records
 
 encode = msgspec.json.Encoder().encode
 
@@ -28,6 +28,7 @@ _PREDICTION = msgspec.json.Decoder(Prediction)
 
 class _Timed(msgspec.Struct):
     ts_event: int
+    ts_available: int = 0
 
 
 _TIMED = msgspec.json.Decoder(_Timed)
@@ -170,6 +171,18 @@ def bar(value: bytes) -> Bar:
 def trade(value: bytes) -> Trade:
     """Return one record of topic ``trades``."""
     return _TRADE.decode(value)
+
+
+def is_followed(value: bytes, watermark: int) -> bool:
+    """Return whether a line that stands at ``watermark`` (ns) has followed this vector or example.
+
+    What is neither was refused when it was read, so it counts as followed.
+    """
+    try:
+        record = _TIMED.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return max(record.ts_event, record.ts_available) <= watermark
 
 
 def event_time(value: bytes) -> int:

@@ -22,11 +22,10 @@ from domain.tables import BarTable
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
 from streaming import codec
 from streaming.app import Context, DeadLetters, Pulse
-from streaming.kafka import Reader, Records, Writer, ends
-from streaming.seam import seam_of
+from streaming.seam import safe_point
+from streaming.transport import Logs, Records
 from warehouse.features import read_table
 from warehouse.files import write_atomic
-from warehouse.lake import Lake
 
 
 @dataclass
@@ -53,18 +52,14 @@ class Featurizer:
 
     def open(self) -> None:
         """Take up each instrument where its file stands, or warm it from the lake at the seam."""
-        instruments = self._project.instruments
-        keys = [(self._topic, p) for p in range(len(instruments))]
-        logs = ends(self._context.places, keys)
+        instruments, transport = self._project.instruments, self._context.transport
+        self._logs = Logs(transport, self._context.clock, (self._topic,), len(instruments))
         for partition, instrument in enumerate(instruments):
-            low, high = logs[self._topic, partition]
-            works = self._load(instrument)
-            if works is None or not low <= works.offset <= high:
-                works = self._warm(instrument, low)
-            self._works[partition] = works
+            works = self._load(instrument, partition)
+            self._works[partition] = works or self._warm(instrument, partition)
         start = {(self._topic, p): works.offset for p, works in self._works.items()}
-        self._reader = Reader(self._context.places, self.name, start)
-        self._writer = Writer(self._context.places)
+        self._reader = transport.reader(self.name, start)
+        self._writer = transport.writer()
         self._dead = DeadLetters(self.name, self._context.control, self._writer)
 
     def work(self, wait_s: float) -> int:
@@ -84,11 +79,13 @@ class Featurizer:
 
     def save(self) -> None:
         """Flush the outputs, then write each instrument's state."""
+        self._logs.check()
         self._writer.flush()
         self._dead.save()
         for partition, instrument in enumerate(self._project.instruments):
             works = self._works[partition]
-            manifest = {"offset": works.offset, "made_for": self._made_for()}
+            log = self._logs.identities[self._topic]
+            manifest = {"offset": works.offset, "log": log, "made_for": self._made_for()}
             arrays = {
                 "ints": works.bars.ints,
                 "floats": works.bars.floats,
@@ -142,7 +139,7 @@ class Featurizer:
         p = self._project
         return [self._topic, p.interval, p.lateness, p.horizon, WINDOW]
 
-    def _load(self, instrument: str) -> _Works | None:
+    def _load(self, instrument: str, partition: int) -> _Works | None:
         try:
             data = self._path(instrument).read_bytes()
             arrays = load(data)
@@ -156,19 +153,24 @@ class Featurizer:
         if manifest["made_for"] != self._made_for():
             self._log.warning("state is for other settings; warming from the lake", instrument=instrument)
             return None
+        key, offset = (self._topic, partition), int(manifest["offset"])
+        _, why = self._logs.resume(key, offset, manifest["log"], lambda _: True)
+        if why:
+            self._log.error("warming from the lake", instrument=instrument, topic=self._topic, reason=why)
+            return None
         tail = BarTable(arrays["ts"].copy(), arrays["values"].copy())
         bars = BarState(arrays["ints"].copy(), arrays["floats"].copy())
-        return _Works(bars, Pipeline(self._project.interval, self._project.horizon, tail), int(manifest["offset"]))
+        return _Works(bars, Pipeline(self._project.interval, self._project.horizon, tail), offset)
 
-    def _warm(self, instrument: str, low: int) -> _Works:
-        """Return the state as it stands at the seam: the lake's last bars before it, and the topic from its start."""
+    def _warm(self, instrument: str, partition: int) -> _Works:
+        """Return the state as it stands at the safe point: the lake's last bars before it, the topic from its start."""
         p = self._project
-        watermark = seam_of(self._context.registry, instrument)
-        with Lake.open(self._context.places, read_only=True) as lake:
+        with self._context.open_lake(read_only=True) as lake:
+            watermark = safe_point(self._context.registry, lake, instrument, partition)
             start = watermark - lead(p.horizon, p.interval) * p.interval
             bars = read_table(lake, "bars", instrument, start, watermark)
         state = BarState.empty(p.interval, p.lateness)
         if len(bars):
             state = BarState.after(int(bars.ts[-1]), float(bars.values[-1, CLOSE]), p.interval, p.lateness)
         self._log.info("warmed from the lake", instrument=instrument, bars=len(bars), watermark=watermark)
-        return _Works(state, Pipeline(p.interval, p.horizon, bars), low)
+        return _Works(state, Pipeline(p.interval, p.horizon, bars), self._logs.low((self._topic, partition)))

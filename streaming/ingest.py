@@ -17,10 +17,9 @@ from domain.topics import BARS, TRADES
 from markets.source import Feed, Resume, Source
 from streaming import codec
 from streaming.app import Context, DeadLetters, Pulse
-from streaming.kafka import Records, Writer, newest
-from streaming.seam import seam_of
+from streaming.seam import safe_point
+from streaming.transport import Records, newest
 from warehouse.features import read_table
-from warehouse.lake import Lake
 
 POLL = 2_000
 
@@ -42,7 +41,7 @@ class Ingest:
 
     def open(self) -> None:
         """Find where each partition ends and open the source just behind it."""
-        self._writer = Writer(self._context.places)
+        self._writer = self._context.transport.writer()
         self._dead = DeadLetters(self.name, self._context.control, self._writer)
         resume = {name: self._resume(name, partition) for name, partition in self._partition.items()}
         self._feed = self._source.open(resume, self._project.market.speed)
@@ -89,19 +88,23 @@ class Ingest:
         return self._feed is not None and self._feed.done
 
     def _resume(self, instrument: str, partition: int) -> Resume:
-        places, seam = self._context.places, seam_of(self._context.registry, instrument)
+        transport, clock = self._context.transport, self._context.clock
         if self._topic == TRADES:
-            trade = newest(places, TRADES, partition, codec.trade)
-            # A trade at the very nanosecond of the seam belongs to the bar after it.
-            return Resume(trade.ts_event, trade.trade_id) if trade else Resume(seam - 1)
-        bar = newest(places, BARS, partition, codec.bar)
-        ts, close = (bar.ts_event, bar.close) if bar else self._last_bar(instrument, seam)
+            trade = newest(transport, clock, (TRADES, partition), codec.trade)
+            if trade is not None:
+                return Resume(trade.ts_event, trade.trade_id)
+            # A trade at the very nanosecond of a bar's end belongs to the bar after it.
+            with self._context.open_lake(read_only=True) as lake:
+                return Resume(safe_point(self._context.registry, lake, instrument, partition) - 1)
+        bar = newest(transport, clock, (BARS, partition), codec.bar)
+        ts, close = (bar.ts_event, bar.close) if bar else self._last_bar(instrument, partition)
         interval = self._project.interval
         self._fill[instrument] = BarState.after(ts, close, interval, 0) if close else BarState.empty(interval, 0)
         return Resume(ts)
 
-    def _last_bar(self, instrument: str, watermark: int) -> tuple[int, float]:
-        with Lake.open(self._context.places, read_only=True) as lake:
+    def _last_bar(self, instrument: str, partition: int) -> tuple[int, float]:
+        with self._context.open_lake(read_only=True) as lake:
+            watermark = safe_point(self._context.registry, lake, instrument, partition)
             bars = read_table(lake, "bars", instrument, watermark - self._project.interval, watermark)
         return (int(bars.ts[-1]), float(bars.values[-1, CLOSE])) if len(bars) else (watermark, 0.0)
 

@@ -1,28 +1,32 @@
-"""The one place that talks to Kafka: readers with explicit offsets, an idempotent writer, topics and their errors.
-
-Readers are assigned, never balanced: the checkpoint of whoever reads is the only truth about offsets.
-"""
+"""The one place that talks to Kafka: the transport's readers and idempotent writers, topics and their errors."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from domain import topics
 from domain.config import Places
 from domain.errors import BadState, Unavailable
-
-T = TypeVar("T")
+from streaming.transport import Key, Records
 
 BATCH = 2_000
 """Records a poll returns at most: large enough to amortise a call, small enough to keep a loop responsive."""
+
+DEADLINE_S = 10.0
+"""For an answer of the broker to a question about itself."""
 
 # Failed connections are reported by our own deadlines, in one line; librdkafka would print each attempt.
 _QUIET = {"log_level": 2, "socket.keepalive.enable": True}
@@ -33,20 +37,41 @@ def client_config(places: Places) -> dict[str, str | int | float | bool]:
     return {"bootstrap.servers": places.bootstrap, **_QUIET, **places.kafka}
 
 
-@dataclass(frozen=True)
-class Records:
-    """Consecutive records of one partition, as they were read."""
+class Kafka:
+    """The transport of a real broker, see ``streaming.transport``."""
 
-    topic: str
-    partition: int
-    offsets: list[int]
-    values: list[bytes]
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def reader(self, service: str, start: Mapping[Key, int]) -> Reader:
+        """See ``Transport``."""
+        return Reader(self._places, service, start)
+
+    def writer(self, linger_ms: int = 5) -> Writer:
+        """See ``Transport``."""
+        return Writer(self._places, linger_ms)
+
+    def ends(self, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
+        """See ``Transport``."""
+        return ends(self._places, wanted)
+
+    def identities(self, topics: Iterable[str]) -> dict[str, str]:
+        """See ``Transport``: the cluster's id and the topic's."""
+        admin = AdminClient(client_config(self._places))
+        try:
+            cluster = admin.describe_cluster(request_timeout=DEADLINE_S).result().cluster_id
+            found = admin.describe_topics(TopicCollection(list(topics)), request_timeout=DEADLINE_S)
+            return {topic: f"{cluster}/{future.result().topic_id}" for topic, future in found.items()}
+        except KafkaException as error:
+            raise Unavailable(
+                f"the broker at {self._places.bootstrap} does not tell its topics' ids: {error.args[0].str()}"
+            ) from error
 
 
 class Reader:
     """Reads assigned partitions from explicit offsets."""
 
-    def __init__(self, places: Places, service: str, start: Mapping[tuple[str, int], int]) -> None:
+    def __init__(self, places: Places, service: str, start: Mapping[Key, int]) -> None:
         # On loopback a waiting fetch costs nothing; 10 ms keeps a quiet partition from delaying a busy one.
         self._consumer = Consumer(
             {
@@ -77,7 +102,7 @@ class Reader:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        grouped: dict[tuple[str, int], Records] = {}
+        grouped: dict[Key, Records] = {}
         for message in (first, *self._consumer.consume(BATCH - 1, 0)):
             if (error := message.error()) is not None:
                 _raise_unless_transient(error)
@@ -216,74 +241,18 @@ def _topics(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, 
                 raise Unavailable(f"no Kafka broker at {places.bootstrap} ({error.args[0].str()}); start it") from error
 
 
-def ends(places: Places, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+def ends(places: Places, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
     """Return first and next offset of each partition."""
     consumer = Consumer({**client_config(places), "group.id": "tidemill-ends", "enable.auto.commit": False})
     try:
-        return {key: consumer.get_watermark_offsets(TopicPartition(*key), timeout=10.0, cached=False) for key in wanted}
+        return {
+            key: consumer.get_watermark_offsets(TopicPartition(*key), timeout=DEADLINE_S, cached=False)
+            for key in wanted
+        }
     except KafkaException as error:
         raise Unavailable(f"no answer from the broker at {places.bootstrap}: {error.args[0].str()}") from error
     finally:
         consumer.close()
-
-
-def newest(places: Places, topic: str, partition: int, decode: Callable[[bytes], T]) -> T | None:
-    """Return the newest record of a partition that ``decode`` accepts (does not raise ValueError on), None if none is.
-
-    Looks ever further back from the end, so that rubbish at the end hides nothing.
-    """
-    low, high = ends(places, [(topic, partition)])[topic, partition]
-    span = 16
-    while high > low:
-        start = max(low, high - span)
-        found = None
-        for value in _values(places, topic, partition, start, high):
-            with contextlib.suppress(ValueError):
-                found = decode(value)
-        if found is not None:
-            return found
-        high, span = start, span * 8
-    return None
-
-
-def _values(places: Places, topic: str, partition: int, start: int, high: int) -> list[bytes]:
-    reader = Reader(places, "tail", {(topic, partition): start})
-    values: list[bytes] = []
-    try:
-        until = time.monotonic() + 10.0
-        while reader.position[topic, partition] < high:
-            if time.monotonic() > until:
-                raise Unavailable(f"cannot read the end of {topic}/{partition}; is the broker running?")
-            for records in reader.poll(0.5):
-                values += [v for v, offset in zip(records.values, records.offsets, strict=True) if offset < high]
-        return values
-    finally:
-        reader.close()
-
-
-def find(places: Places, topic: str, partition: int, low: int, is_wanted: Callable[[bytes], bool]) -> int:
-    """Return the first offset whose record is wanted, where all later ones are wanted too (bisection)."""
-    high = ends(places, [(topic, partition)])[topic, partition][1]
-    while low < high:
-        middle = (low + high) // 2
-        value = _value_at(places, topic, partition, middle)
-        if value is None or is_wanted(value):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _value_at(places: Places, topic: str, partition: int, offset: int) -> bytes | None:
-    reader = Reader(places, "seek", {(topic, partition): offset})
-    try:
-        until = time.monotonic() + 10.0
-        while time.monotonic() < until:
-            for records in reader.poll(0.5):
-                return records.values[0]
-        raise Unavailable(f"cannot read {topic}/{partition} at {offset}; is the broker running?")
-    finally:
-        reader.close()
 
 
 def probe(places: Places, deadline_s: float = 5.0) -> str:

@@ -5,8 +5,6 @@ The offset in the lake is the only truth, so a crash neither loses a row nor lan
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import structlog
 
@@ -15,10 +13,10 @@ from domain.events import Bar, Prediction
 from domain.features import ExampleRecord, VectorRecord
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS
 from streaming.app import Context, DeadLetters, Pulse
-from streaming.kafka import Reader, Records, Writer, ends
+from streaming.codec import is_followed
 from streaming.seam import seam_of
-from warehouse.lake import Lake
-from warehouse.landing import Batch, all_landed, land
+from streaming.transport import Key, Logs, Records
+from warehouse.landing import Batch, Landed, all_landed, land, realign
 from warehouse.maintenance import tidy
 from warehouse.tables import records_to_rows
 
@@ -45,25 +43,21 @@ class Lander:
         self._context, self._project = context, context.project
         self._decoders = {topic: msgspec.json.Decoder(kind) for topic, kind in _KINDS.items()}
         self._log = structlog.get_logger().bind(service=self.name)
-        self._waiting: dict[tuple[str, int], tuple[list[object], list[int]]] = {}
+        self._waiting: dict[Key, tuple[list[object], list[int]]] = {}
         self._rows = 0
         self._landed = dict.fromkeys(TABLES.values(), 0)
-        self._committed = self._tidied = time.monotonic()
+        self._committed = self._tidied = context.clock.monotonic()
 
     def open(self) -> None:
         """Open the lake and seek to what it has landed."""
         context, count = self._context, len(self._project.instruments)
-        self._lake = Lake.open(context.places)
+        self._lake = context.open_lake()
         self._floors = [seam_of(context.registry, instrument) for instrument in self._project.instruments]
-        keys = [(topic, p) for topic in TABLES for p in range(count)]
-        logs, done = ends(context.places, keys), all_landed(self._lake)
-        start = {}
-        for key in keys:
-            low, high = logs[key]
-            offset = done[key].next_offset if key in done else low
-            start[key] = offset if low <= offset <= high else low
-        self._reader = Reader(context.places, self.name, start)
-        self._dead = DeadLetters(self.name, context.control, Writer(context.places))
+        self._logs, done = Logs(context.transport, context.clock, TABLES, count), all_landed(self._lake)
+        start = {key: self._resume(key, done.get(key)) for key in ((t, p) for t in TABLES for p in range(count))}
+        self._reader = context.transport.reader(self.name, start)
+        self._writer = context.transport.writer()
+        self._dead = DeadLetters(self.name, context.control, self._writer)
 
     def work(self, wait_s: float) -> int:
         """Collect what has arrived, and commit when enough has or enough time has passed."""
@@ -71,15 +65,18 @@ class Lander:
         for records in self._reader.poll(wait_s):
             self._collect(records)
             handled += len(records.offsets)
-        if self._rows >= COMMIT_ROWS or (self._waiting and time.monotonic() - self._committed >= COMMIT_S):
+        if self._rows >= COMMIT_ROWS or (
+            self._waiting and self._context.clock.monotonic() - self._committed >= COMMIT_S
+        ):
             self._commit()
-        if time.monotonic() - self._tidied >= TIDY_S:
+        if self._context.clock.monotonic() - self._tidied >= TIDY_S:
             tidy(self._lake, self._context.control)
-            self._tidied = time.monotonic()
+            self._tidied = self._context.clock.monotonic()
         return handled
 
     def save(self) -> None:
         """Count what was refused; rows are saved by their own commits."""
+        self._logs.check()
         self._dead.save()
 
     def pulse(self) -> Pulse:
@@ -106,6 +103,15 @@ class Lander:
             self._reader.close()
             self._lake.close()
 
+    def _resume(self, key: Key, done: Landed | None) -> int:
+        """Return where to read on; in another log than the lake's its start: what is not newer does not land again."""
+        offset, log, last = (done.next_offset, done.log, done.last_ts) if done else (None, None, 0)
+        start, why = self._logs.resume(key, offset, log, lambda value: is_followed(value, last))
+        if why:
+            self._log.error("resuming by watermark", topic=key[0], partition=key[1], offset=start, reason=why)
+            realign(self._lake, {key: (start, self._logs.identities[key[0]])})
+        return start
+
     def _collect(self, records: Records) -> None:
         decoder, instrument = self._decoders[records.topic], self._project.instruments[records.partition]
         rows, offsets = self._waiting.setdefault((records.topic, records.partition), ([], []))
@@ -125,6 +131,8 @@ class Lander:
     def _commit(self) -> None:
         if not self._waiting:
             return
+        # A refused record is skipped for good by this commit: its letter must be safe before.
+        self._writer.flush()
         batches = [
             Batch(
                 table=TABLES[topic],
@@ -133,10 +141,11 @@ class Lander:
                 rows=records_to_rows(TABLES[topic], rows, offsets),
                 next_offset=self._reader.position[topic, partition],
                 floor=self._floors[partition],
+                log=self._logs.identities[topic],
             )
             for (topic, partition), (rows, offsets) in self._waiting.items()
         ]
         for batch, n in zip(batches, land(self._lake, batches), strict=True):
             self._landed[batch.table] += n
         self._waiting.clear()
-        self._rows, self._committed = 0, time.monotonic()
+        self._rows, self._committed = 0, self._context.clock.monotonic()

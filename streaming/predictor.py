@@ -6,7 +6,6 @@ repeats adds nothing.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +18,9 @@ from domain.tables import Floats, VectorTable
 from domain.topics import FEATURES, MODEL_VERSIONS, PREDICTIONS
 from streaming import codec
 from streaming.app import Context, DeadLetters, Pulse
-from streaming.kafka import Reader, Writer, ends, find, newest
 from streaming.seam import newest_good
 from streaming.serving import Board, Server
+from streaming.transport import Key, find, newest
 
 
 @dataclass
@@ -34,38 +33,43 @@ class _Served:
 
 
 class Predictor:
-    """Consumes ``features`` and ``model_versions``, produces ``predictions`` and serves them."""
+    """Consumes ``features`` and ``model_versions``, produces ``predictions`` and serves them.
+
+    Parameters
+    ----------
+    board : where predictions are shown
+    server : shows the board to others while the predictor is open; None where nobody looks
+    """
 
     name = "predictor"
     finished = False
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, board: Board, server: Server | None = None) -> None:
         self._context, self._project = context, context.project
         self._served: dict[int, _Served] = {}
         self._log = structlog.get_logger().bind(service=self.name)
-        self._board = Board(self._project.instruments, simulated=self._project.market.source == "simulated")
-        self._server = Server(self._board, context.places.serving_port)
+        self._board, self._server = board, server
         self._count = 0
 
     def open(self) -> None:
         """Load each line's newest good version and continue after the newest prediction on the topic."""
         context, count = self._context, len(self._project.instruments)
-        keys = [(t, p) for t in (FEATURES, MODEL_VERSIONS) for p in range(count)]
-        logs = ends(context.places, keys)
-        start: dict[tuple[str, int], int] = {}
+        logs = context.transport.ends([(t, p) for t in (FEATURES, MODEL_VERSIONS) for p in range(count)])
+        start: dict[Key, int] = {}
         for partition, instrument in enumerate(self._project.instruments):
             version, checkpoint, _ = newest_good(context.registry, instrument)
-            last = newest(context.places, PREDICTIONS, partition, codec.prediction)
+            last = newest(context.transport, context.clock, (PREDICTIONS, partition), codec.prediction)
             answered = last.ts_event if last else checkpoint.line.since
             self._served[partition] = _Served(checkpoint.line, version.number, answered)
             low, _ = logs[FEATURES, partition]
             start[FEATURES, partition] = self._resume(partition, answered, low)
             # What was announced before this moment is already loaded.
             start[MODEL_VERSIONS, partition] = logs[MODEL_VERSIONS, partition][1]
-        self._reader = Reader(context.places, self.name, start)
-        self._writer = Writer(context.places, linger_ms=0)
+        self._reader = context.transport.reader(self.name, start)
+        self._writer = context.transport.writer(linger_ms=0)
         self._dead = DeadLetters(self.name, context.control, self._writer)
-        self._server.start()
+        if self._server is not None:
+            self._server.start()
 
     def work(self, wait_s: float) -> int:
         """Answer what has arrived, then look whether a newer version does."""
@@ -99,24 +103,24 @@ class Predictor:
                 "version": {names[p]: s.number for p, s in self._served.items()},
                 "predictions": self._count,
                 "watermark": max(s.answered for s in self._served.values()),
-                "url": self._server.url,
+                "url": self._server.url if self._server is not None else "",
             },
         )
         self._board.pulse = pulse
-        self._board.turned = time.monotonic()
+        self._board.turned = self._context.clock.monotonic()
         return pulse
 
     def close(self, *, clean: bool) -> None:  # noqa: ARG002 - nothing is kept back here
         """Stop serving and leave the broker."""
-        self._server.stop()
+        if self._server is not None:
+            self._server.stop()
         if hasattr(self, "_reader"):
             self._reader.close()
 
     def _resume(self, partition: int, answered: int, low: int) -> int:
         """Return the offset of the first vector newer than the newest answered one, or the start of the log."""
-        return find(
-            self._context.places, FEATURES, partition, low, lambda value: codec.event_time(value) > answered
-        )  # fmt: skip
+        transport, clock = self._context.transport, self._context.clock
+        return find(transport, clock, (FEATURES, partition), low, lambda value: codec.event_time(value) > answered)
 
     def _answer(self, partition: int, instrument: str, table: VectorTable) -> None:
         served = self._served[partition]
@@ -134,7 +138,7 @@ class Predictor:
         self._board.show(answers)
 
     def _predictions(self, instrument: str, served: _Served, ts: list[int], predicted: Floats) -> list[Prediction]:
-        now, horizon_s, line = time.time_ns(), self._project.horizon_s, served.line
+        now, horizon_s, line = self._context.clock.time_ns(), self._project.horizon_s, served.line
         return [
             Prediction(
                 prediction_id=f"{instrument}/{t}/{horizon_s}",

@@ -1,9 +1,12 @@
-"""Where history ends and the stream begins: the watermark at which a line's training window was closed."""
+"""Where a line's stream begins: where history ends, and from where on everything can be made again."""
 
 from __future__ import annotations
 
 from domain.checkpoint import Checkpoint, read_manifest
 from domain.errors import ArtifactRefused, UsageError
+from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
+from warehouse.lake import Lake
+from warehouse.landing import all_landed
 from warehouse.registry import Registry, Version
 
 LOOK_BACK = 1_000
@@ -19,6 +22,23 @@ def seam_of(registry: Registry, line: str) -> int:
         When the line has no version yet.
     """
     return int(read_manifest(registry.load(_newest(registry, line)))["since"])
+
+
+def safe_point(registry: Registry, lake: Lake, line: str, partition: int) -> int:
+    """Return the time (ns) up to which nothing of a line needs to be made again: landed in the lake, and learned.
+
+    Where a topic was lost, or the featurizer's state, its work is taken up here: what it makes again, its readers drop,
+    and nothing that one of them still lacks is left out.
+
+    Raises
+    ------
+    UsageError
+        When the line has no version yet.
+    """
+    seam, landed = seam_of(registry, line), all_landed(lake)
+    marks = [landed.get((topic, partition)) for topic in (BARS, FEATURES, FEATURES_WITH_TARGET)]
+    learned = newest_good(registry, line)[0].watermark
+    return max(seam, min(learned, *(seam if mark is None else mark.last_ts for mark in marks)))
 
 
 def newest_good(registry: Registry, line: str) -> tuple[Version, Checkpoint, list[str]]:

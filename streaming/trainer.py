@@ -6,8 +6,7 @@ good, seeks to its offsets and drops what the line has already followed, so noth
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
@@ -21,8 +20,8 @@ from domain.topics import FEATURES, FEATURES_WITH_TARGET, MODEL_VERSIONS
 from streaming import codec
 from streaming.app import Context, DeadLetters, Pulse
 from streaming.inbox import Inbox
-from streaming.kafka import Reader, Writer, ends
 from streaming.seam import newest_good
+from streaming.transport import Key, Logs
 from warehouse.leases import Lease
 from warehouse.registry import VersionInfo
 
@@ -45,7 +44,7 @@ class _Station:
     examples: Inbox[ExampleTable]
     snapshot: int | None
     published_n: int
-    published_at: float = field(default_factory=time.monotonic)
+    published_at: float
 
 
 class Trainer:
@@ -64,8 +63,8 @@ class Trainer:
         """Take the lease of each line, load its newest good version and seek to where it stands."""
         context = self._context
         count = len(self._project.instruments)
-        logs = ends(context.places, [(t, p) for t in (FEATURES, FEATURES_WITH_TARGET) for p in range(count)])
-        start: dict[tuple[str, int], int] = {}
+        self._logs = Logs(context.transport, context.clock, (FEATURES, FEATURES_WITH_TARGET), count)
+        start: dict[Key, int] = {}
         for partition, instrument in enumerate(self._project.instruments):
             lease = context.leases.acquire(instrument, context.owner, LEASE_S)
             version, checkpoint, refused = newest_good(context.registry, instrument)
@@ -73,21 +72,16 @@ class Trainer:
                 self._log.error("version refused, going back", line=instrument, reason=reason)
             line = checkpoint.line
             for topic in (FEATURES, FEATURES_WITH_TARGET):
-                low, high = logs[topic, partition]
-                offset = checkpoint.offsets.get(f"{topic}/{partition}", low)
-                if offset < low:
-                    self._log.error("records expired before they were learned", topic=topic, first=offset, now=low)
-                # Another log than the checkpoint's: read all of it, the watermark drops what was followed before.
-                start[topic, partition] = offset if low <= offset <= high else low
+                start[topic, partition] = self._resume((topic, partition), instrument, checkpoint)
             self._stations[partition] = _Station(
                 line, lease, version.number, Inbox.of_vectors(line.watermark).start_at(start[FEATURES, partition]),
                 Inbox.of_examples(line.watermark).start_at(start[FEATURES_WITH_TARGET, partition]),
-                checkpoint.snapshot, line.n_learned,
+                checkpoint.snapshot, line.n_learned, context.clock.monotonic(),
             )  # fmt: skip
             self._probes[partition] = checkpoint.probes
             self._log.info("line loaded", line=instrument, version=version.number, n_learned=line.n_learned)
-        self._reader = Reader(context.places, self.name, start)
-        self._writer = Writer(context.places, linger_ms=0)
+        self._reader = context.transport.reader(self.name, start)
+        self._writer = context.transport.writer(linger_ms=0)
         self._dead = DeadLetters(self.name, context.control, self._writer)
 
     def work(self, wait_s: float) -> int:
@@ -108,11 +102,12 @@ class Trainer:
 
     def save(self) -> None:
         """Publish the lines that are due and renew the leases; the version is the checkpoint."""
+        self._logs.check()
         self._dead.save()
         every = self._project.publish.every_s
         for partition, station in self._stations.items():
             self._context.leases.renew(station.lease, LEASE_S)
-            if every and time.monotonic() - station.published_at >= every:
+            if every and self._context.clock.monotonic() - station.published_at >= every:
                 self._publish(partition, station)
         self._reader.mirror()
 
@@ -143,6 +138,17 @@ class Trainer:
             self._writer.flush()
         finally:
             self._reader.close()
+
+    def _resume(self, key: Key, instrument: str, checkpoint: Checkpoint) -> int:
+        """Return where to read on; where the offset is of another log, its start: the watermark drops what is old."""
+        topic, partition = key
+        offset, watermark = checkpoint.offsets.get(f"{topic}/{partition}"), checkpoint.line.watermark
+        start, why = self._logs.resume(
+            key, offset, checkpoint.logs.get(topic), lambda value: codec.is_followed(value, watermark)
+        )
+        if why:
+            self._log.error("resuming by watermark", line=instrument, topic=topic, offset=start, reason=why)
+        return start
 
     def _lag(self) -> int | None:
         lag = self._reader.lag()
@@ -182,7 +188,7 @@ class Trainer:
         }
         checkpoint = Checkpoint(
             line, self._project.interval, self._project.horizon, offsets, "update", station.version, station.snapshot,
-            self._probes[partition],
+            self._probes[partition], self._logs.identities,
         )  # fmt: skip
         info = VersionInfo(
             parent=station.version,
@@ -195,7 +201,8 @@ class Trainer:
             metrics=line.scores(),
         )
         version = self._context.registry.publish(line.instrument, checkpoint.to_bytes(), info, station.lease)
-        station.version, station.published_n, station.published_at = version.number, line.n_learned, time.monotonic()
+        station.version, station.published_n = version.number, line.n_learned
+        station.published_at = self._context.clock.monotonic()
         if version.number % (KEEP // 10) == 0:
             self._context.registry.prune(line.instrument, KEEP)
         news = Announcement(line.instrument, version.number, line.watermark, line.n_learned)

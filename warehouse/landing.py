@@ -7,7 +7,7 @@ landed from its partition is a re-emission, or lies before the seam and came wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,8 @@ class Batch:
     floor : int
         Where this partition's stream begins, ns: rows at or before it are history. It counts only when the
         partition has never landed anything.
+    log : str
+        Identity of the log that the offsets belong to; in a topic made anew they mean nothing.
     """
 
     table: str
@@ -45,6 +47,7 @@ class Batch:
     rows: pa.Table
     next_offset: int
     floor: int = 0
+    log: str = ""
 
     @property
     def key(self) -> Key:
@@ -54,10 +57,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Landed:
-    """How far a partition has landed: the next offset to read, and the newest row's time (or the floor), ns."""
+    """How far a partition has landed: next offset to read, time of the newest row (or the floor), ns, and which log."""
 
     next_offset: int
     last_ts: int
+    log: str = ""
 
 
 def landed(lake: Lake, topic: str, partition: int) -> Landed | None:
@@ -67,8 +71,25 @@ def landed(lake: Lake, topic: str, partition: int) -> Landed | None:
 
 def all_landed(lake: Lake) -> dict[Key, Landed]:
     """Return how far each partition has landed, by topic and partition."""
-    rows = lake.query("SELECT topic, part, next_offset, last_ts FROM consumer_offsets").to_pylist()
-    return {(r["topic"], r["part"]): Landed(r["next_offset"], r["last_ts"]) for r in rows}
+    rows = lake.query("SELECT topic, part, next_offset, last_ts, log FROM consumer_offsets").to_pylist()
+    return {(r["topic"], r["part"]): Landed(r["next_offset"], r["last_ts"], r["log"]) for r in rows}
+
+
+def realign(lake: Lake, starts: Mapping[Key, tuple[int, str]]) -> None:
+    """Let partitions that have landed before go on from another offset, of another log: (offset, log) each.
+
+    For a topic that was made anew or has lost its end. The newest row's time stays, and goes on fencing repetitions.
+    """
+
+    def work(connection: Connection) -> None:
+        stored = _stored(connection)
+        moved = {
+            key: Landed(offset, stored[key].last_ts, log) for key, (offset, log) in starts.items() if key in stored
+        }
+        if moved:
+            _move(connection, moved)
+
+    lake.write(work, message="realign")
 
 
 def land(lake: Lake, batches: Sequence[Batch]) -> list[int]:
@@ -82,7 +103,7 @@ def land(lake: Lake, batches: Sequence[Batch]) -> list[int]:
     Raises
     ------
     BadState
-        When a batch is malformed, or two are of one partition.
+        When a batch is malformed, two are of one partition, or one is of another log than the lake's offset.
     Unavailable
         When the lake stays busy.
 
@@ -130,14 +151,12 @@ def _prepared(batch: Batch) -> _Prepared:
 
 def _land(connection: Connection, prepared: Sequence[_Prepared]) -> list[int] | None:
     """Insert what is new and move the offsets; None when a partition has no offset row yet."""
-    stored = {
-        (topic, part): Landed(next_offset, last_ts)
-        for topic, part, next_offset, last_ts in connection.execute(
-            "SELECT topic, part, next_offset, last_ts FROM consumer_offsets"
-        ).fetchall()
-    }
+    stored = _stored(connection)
     if any(p.batch.key not in stored for p in prepared):
         return None
+    for p in prepared:
+        if stored[p.batch.key].log != p.batch.log:
+            raise BadState(f"{p.batch.topic}/{p.batch.partition} was made anew; start the lander again: it realigns")
     inserted: list[int] = []
     moved: dict[Key, Landed] = {}
     fresh: dict[str, list[pa.Table]] = {name: [] for name in tables.SCHEMAS}
@@ -148,13 +167,19 @@ def _land(connection: Connection, prepared: Sequence[_Prepared]) -> list[int] | 
         fresh[p.batch.table].append(rows)
         inserted.append(rows.num_rows)
         if p.batch.next_offset > before.next_offset:
-            moved[p.batch.key] = Landed(p.batch.next_offset, max([before.last_ts, *p.ts[keep][-1:].tolist()]))
+            newest = max([before.last_ts, *p.ts[keep][-1:].tolist()])
+            moved[p.batch.key] = Landed(p.batch.next_offset, newest, p.batch.log)
     for table, parts in fresh.items():
         if any(part.num_rows for part in parts):
             insert(connection, table, pa.concat_tables(parts))
     if moved:
         _move(connection, moved)
     return inserted
+
+
+def _stored(connection: Connection) -> dict[Key, Landed]:
+    rows = connection.execute("SELECT topic, part, next_offset, last_ts, log FROM consumer_offsets").fetchall()
+    return {(topic, part): Landed(next_offset, last_ts, log) for topic, part, next_offset, last_ts, log in rows}
 
 
 def _is_new(p: _Prepared, before: Landed) -> npt.NDArray[np.bool_]:
@@ -168,9 +193,11 @@ def _move(connection: Connection, moved: dict[Key, Landed]) -> None:
     _register(connection, "moved", moved)
     try:
         connection.execute(
-            "UPDATE consumer_offsets SET next_offset = n.next_offset, last_ts = n.last_ts, updated_at = now() FROM ("
+            "UPDATE consumer_offsets SET next_offset = n.next_offset, last_ts = n.last_ts, log = n.log,"
+            "  updated_at = now() FROM ("
             "  SELECT topic, part, coalesce(m.next_offset, o.next_offset) AS next_offset,"
-            "  coalesce(m.last_ts, o.last_ts) AS last_ts FROM consumer_offsets o LEFT JOIN moved m USING (topic, part)"
+            "  coalesce(m.last_ts, o.last_ts) AS last_ts, coalesce(m.log, o.log) AS log"
+            "  FROM consumer_offsets o LEFT JOIN moved m USING (topic, part)"
             ") n WHERE n.topic = consumer_offsets.topic AND n.part = consumer_offsets.part"
         )
     finally:
@@ -178,7 +205,7 @@ def _move(connection: Connection, moved: dict[Key, Landed]) -> None:
 
 
 def _enrol(connection: Connection, batches: Iterable[Batch]) -> None:
-    _register(connection, "arrived", {batch.key: Landed(0, batch.floor) for batch in batches})
+    _register(connection, "arrived", {batch.key: Landed(0, batch.floor, batch.log) for batch in batches})
     try:
         connection.execute(
             "INSERT INTO consumer_offsets BY NAME SELECT *, now() AS updated_at FROM arrived "
@@ -203,5 +230,6 @@ def _register(connection: Connection, name: str, offsets: dict[Key, Landed]) -> 
         "part": pa.array([part for _, part in offsets], pa.int32()),
         "next_offset": pa.array([o.next_offset for o in offsets.values()], pa.int64()),
         "last_ts": pa.array([o.last_ts for o in offsets.values()], pa.int64()),
+        "log": pa.array([o.log for o in offsets.values()], pa.string()),
     }
     connection.register(name, pa.table(columns))

@@ -10,6 +10,7 @@ import pytest
 from domain.config import Model, Places, Project
 from domain.errors import BadState
 from streaming.app import Context, Pulse, run
+from streaming.kafka import Kafka
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 
@@ -52,7 +53,9 @@ def context(tmp_path):
     fleet = (Model(name="m", kind="rls", targets=("price_change", "direction", "volatility")),)
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     with Control.open(places.control) as control:
-        yield Context(Project(instruments=("simulated:A",), fleet=fleet), places, control, checkpoint_s=0.05)
+        yield Context(
+            Project(instruments=("simulated:A",), fleet=fleet), places, control, Kafka(places), checkpoint_s=0.05
+        )
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

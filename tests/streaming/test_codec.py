@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from domain.features import FEATURES, TARGETS
 from domain.tables import BarTable, ExampleTable, VectorTable
 from streaming import codec
-from streaming.kafka import Records
+from streaming.transport import Records
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -8,7 +8,9 @@ from domain.config import Places
 from domain.errors import Unavailable
 from domain.topics import ALL, BY_INSTRUMENT
 from streaming import codec
-from streaming.kafka import Reader, Writer, create_topics, ends, find, newest
+from streaming.clock import SystemClock
+from streaming.kafka import Kafka, Reader, Writer, create_topics, ends
+from streaming.transport import find, newest
 from tests.brokers import running_broker
 
 
@@ -39,11 +41,11 @@ def test_topics_have_a_partition_an_instrument_and_grow_when_one_is_added(places
 
 
 def test_the_newest_good_record_is_found_behind_any_amount_of_rubbish(places):
-    assert newest(places, "trades", 0, codec.trade) is None
+    assert newest(Kafka(places), SystemClock(), ("trades", 0), codec.trade) is None
     fill(places, "trades", 0, [b"rubbish"] * 3)
-    assert newest(places, "trades", 0, codec.trade) is None
+    assert newest(Kafka(places), SystemClock(), ("trades", 0), codec.trade) is None
     fill(places, "trades", 0, [*map(trade, range(1, 40)), *[b"\xff\xfe"] * 300])
-    assert newest(places, "trades", 0, codec.trade).trade_id == 39
+    assert newest(Kafka(places), SystemClock(), ("trades", 0), codec.trade).trade_id == 39
 
 
 @pytest.mark.parametrize("answered", [0, 1, 57, 199, 200])
@@ -51,7 +53,7 @@ def test_a_search_finds_the_first_newer_record_and_rubbish_never_makes_it_skip_o
     if ends(places, [("features", 0)])["features", 0][1] == 0:
         fill(places, "features", 0, [b'{"ts_event":%d}' % n if n % 7 else b"rubbish" for n in range(1, 201)])
     low, high = ends(places, [("features", 0)])["features", 0]
-    found = find(places, "features", 0, low, lambda value: codec.event_time(value) > answered)
+    found = find(Kafka(places), SystemClock(), ("features", 0), low, lambda value: codec.event_time(value) > answered)
     skipped = [n for n in range(low + 1, found + 1) if n % 7]  # record n stands at offset n - 1
     assert all(n <= answered for n in skipped)
     assert found <= high

@@ -26,7 +26,7 @@ def test_every_table_has_the_columns_that_arrow_knows(lake):
 
 def test_a_write_that_raises_leaves_nothing(lake):
     def work(connection):
-        connection.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, now())")
+        connection.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, '', now())")
         raise KeyError
 
     with pytest.raises(KeyError):
@@ -42,9 +42,9 @@ def test_a_write_that_lost_a_race_is_repeated_from_what_the_winner_left(lake):
 
     def work(connection):
         seen.append(connection.execute("SELECT count(*) FROM consumer_offsets").fetchone()[0])
-        connection.execute("INSERT INTO consumer_offsets VALUES ('mine', 0, 1, 1, now())")
+        connection.execute("INSERT INTO consumer_offsets VALUES ('mine', 0, 1, 1, '', now())")
         if len(seen) == 1:
-            rival.execute("INSERT INTO consumer_offsets VALUES ('rival', 0, 1, 1, now())")
+            rival.execute("INSERT INTO consumer_offsets VALUES ('rival', 0, 1, 1, '', now())")
 
     lake.write(work)
     rival.close()
@@ -53,7 +53,7 @@ def test_a_write_that_lost_a_race_is_repeated_from_what_the_winner_left(lake):
 
 
 def test_a_commit_carries_its_message(lake):
-    lake.write(lambda c: c.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, now())"), message="run-7")
+    lake.write(lambda c: c.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, '', now())"), message="run-7")
     last = lake.query("SELECT commit_message FROM lake.snapshots() ORDER BY snapshot_id DESC LIMIT 1")
     assert last["commit_message"].to_pylist() == ["run-7"]
 
@@ -61,7 +61,7 @@ def test_a_commit_carries_its_message(lake):
 def test_a_reader_sees_each_commit_at_once_and_cannot_write(lake, places):
     with Lake.open(places, read_only=True) as reader:
         before = reader.snapshot()
-        lake.write(lambda c: c.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, now())"))
+        lake.write(lambda c: c.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, '', now())"))
         assert reader.snapshot() == before + 1
         assert reader.query("FROM consumer_offsets").num_rows == 1
         with pytest.raises(BadState, match="read-only"):
@@ -83,7 +83,7 @@ def test_a_half_made_lake_is_made_afresh(places):
 
 
 def test_a_lake_that_was_moved_reads_and_writes_its_own_files(lake, places, tmp_path):
-    insert = "INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, now())"
+    insert = "INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, '', now())"
     lake.write(lambda c: c.execute(insert))
     lake.close()
     shutil.move(places.home, tmp_path / "elsewhere")
@@ -94,7 +94,7 @@ def test_a_lake_that_was_moved_reads_and_writes_its_own_files(lake, places, tmp_
 
 
 def test_a_connection_gone_stale_is_renewed_once(lake, places):
-    lake.write(lambda c: c.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, now())"))
+    lake.write(lambda c: c.execute("INSERT INTO consumer_offsets VALUES ('t', 0, 1, 1, '', now())"))
     file = next((lake.data / "main" / "consumer_offsets").glob("*.parquet"))
     hidden = file.rename(lake.root / "hidden")
     with Lake.open(places, read_only=True) as reader:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from domain.events import NANOS_PER_DAY, Bar, Prediction
 from domain.features import FEATURES, ExampleRecord, VectorRecord
 from warehouse import tables
 from warehouse.lake import Lake
-from warehouse.landing import Batch, Landed, all_landed, land, landed
+from warehouse.landing import Batch, Landed, all_landed, land, landed, realign
 
 BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
 ZEROS = [0.0] * len(FEATURES)
@@ -154,3 +156,22 @@ def test_a_lander_killed_at_random_moments_loses_and_doubles_nothing(processes, 
         if child["said"]:
             assert child["said"][0]["next_offset"] > reached
             reached = child["said"][-1]["next_offset"]
+
+
+def test_a_batch_of_another_log_is_refused_until_the_partition_is_realigned(lake):
+    land(lake, [replace(batch([0, 1, 2], [10, 20, 30]), log="first")])
+    anew = replace(batch([0, 1, 2], [20, 30, 40]), log="second")
+    with pytest.raises(BadState, match="made anew"):
+        land(lake, [anew])
+    realign(lake, {("features", 0): (0, "second"), ("features", 9): (0, "second")})
+    assert landed(lake, "features", 0) == Landed(0, 30, "second")
+    assert landed(lake, "features", 9) is None
+    assert land(lake, [anew]) == [1]
+    assert times(lake) == [10, 20, 30, 40]
+
+
+def test_a_log_that_lost_its_end_lands_what_grew_in_its_place(lake):
+    land(lake, [batch(range(5), [10, 20, 30, 40, 50])])
+    realign(lake, {("features", 0): (2, "")})
+    assert land(lake, [batch([2, 3, 4], [50, 60, 70])]) == [2]
+    assert times(lake) == [10, 20, 30, 40, 50, 60, 70]

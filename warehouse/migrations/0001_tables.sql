@@ -94,6 +94,7 @@ CREATE TABLE consumer_offsets (
     part INTEGER NOT NULL,
     next_offset BIGINT NOT NULL,
     last_ts BIGINT NOT NULL,
+    log VARCHAR NOT NULL, -- identity of the log that the offset belongs to
     updated_at TIMESTAMP WITH TIME ZONE NOT NULL
 );
 
