@@ -1,0 +1,80 @@
+"""A trainer killed thousands of times ends with the very model that nobody disturbed; planted bugs do not."""
+
+import pytest
+
+import streaming.trainer
+import warehouse.registry
+from streaming.inbox import Inbox
+from tests.chaos.fork_loop import loop
+from tests.chaos.mill_in_memory import Setting, Told
+
+KILLS = 2_000
+SEED = 20_261_124
+
+
+@pytest.fixture(scope="module")
+def told():
+    return Told(Setting())
+
+
+@pytest.mark.timeout(900)
+def test_two_thousand_kills_leave_no_trace_in_the_model(told):
+    outcome = loop(KILLS, SEED, told)
+    assert outcome.faults == []
+    assert outcome.kills == KILLS
+    assert outcome.versions > KILLS / 10, "the trainers died before they published anything: give them longer lives"
+
+
+def caught(told, kills=40):
+    """What a loop finds when a bug was planted before it."""
+    return " ".join(loop(kills, SEED, told).faults)
+
+
+def test_a_step_learned_twice_is_caught(told, monkeypatch):
+    """Planted: a restart reads a little too early, and the inbox keeps what it has seen before."""
+    publish = streaming.trainer.Trainer._publish
+
+    def too_early(self, partition, station):
+        station.examples.next_offset = max(0, station.examples.next_offset - 1)
+        publish(self, partition, station)
+
+    monkeypatch.setattr(streaming.trainer.Trainer, "_publish", too_early)
+    monkeypatch.setattr(
+        streaming.trainer.Inbox, "of_examples", classmethod(lambda cls, newest: Inbox.of_examples.__func__(cls, 0))
+    )
+    assert "learned" in caught(told)
+
+
+def test_a_step_left_out_is_caught(told, monkeypatch):
+    """Planted: a restart reads one record too late, and the record before the offset is not looked at."""
+    publish = streaming.trainer.Trainer._publish
+
+    def too_late(self, partition, station):
+        station.examples.next_offset += 1
+        publish(self, partition, station)
+        station.examples.next_offset -= 1
+
+    monkeypatch.setattr(streaming.trainer.Trainer, "_publish", too_late)
+    monkeypatch.setattr(streaming.trainer.codec, "is_followed", lambda _value, _watermark: True)
+    assert "learned" in caught(told)
+
+
+def test_a_row_without_its_file_is_caught(told, monkeypatch):
+    """Planted: the row is committed before the file has its name."""
+    moved = []
+    publish = warehouse.registry.Registry.publish
+
+    def row_first(self, *arguments):
+        moved.clear()
+        version = publish(self, *arguments)
+        for staged, path in moved:
+            staged.with_suffix(".late").rename(path)
+        return version
+
+    def later(staged, path):
+        staged.rename(staged.with_suffix(".late"))
+        moved.append((staged, path))
+
+    monkeypatch.setattr(warehouse.registry, "settle", later)
+    monkeypatch.setattr(warehouse.registry.Registry, "publish", row_first)
+    assert "missing" in caught(told, kills=150)
