@@ -7,7 +7,7 @@ TIDEMILL := $(BIN)/tidemill
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs doctor producers training predict replay test check format bench clean
+.PHONY: help install up down status logs doctor producers training predict replay kafka test check format bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ predict: install ## the inference pipeline in the foreground
 replay: install ## score the models on a file: make replay DATA=candles.parquet
 	@test -n "$(DATA)" || { echo "make replay: name a file: make replay DATA=candles.parquet" >&2; exit 2; }
 	$(TIDEMILL) replay --data $(DATA)
+
+kafka: install ## Apache Kafka in the foreground (Java 17, Maven): make kafka PORT=9092
+	@exec $(BIN)/python -m deploy.kafka --port $(or $(PORT),9092)
 
 test: install ## run the tests
 	$(BIN)/python -m pytest

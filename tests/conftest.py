@@ -1,11 +1,14 @@
-"""Recorded files of real markets, which lie beside the project and not in it."""
+"""What is not everywhere: recorded files of real markets, which lie beside the project, and Apache Kafka."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from deploy.kafka.jars import Missing
+from deploy.kafka.node import KafkaNode
 
 SHELF = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -21,3 +24,17 @@ def shelf() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNode]:
+    """Return the one Apache Kafka of all tests, started when the first one asks; without Java or its jars they skip."""
+    try:
+        node = KafkaNode(tmp_path_factory.mktemp("apache"))
+    except Missing as missing:
+        pytest.skip(f"no Apache Kafka: {missing}")
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
