@@ -60,6 +60,7 @@ APIS: dict[int, Api] = {
     37: Api(0, 3, admin.create_partitions),
     42: Api(0, 2, coordination.delete_groups),
     60: Api(0, 0, admin.describe_cluster),
+    68: Api(0, 1, coordination.consumer_group_heartbeat),
 }
 
 VERSIONS: dict[int, tuple[int, int]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from functools import partial
 
 from kio.schema.errors import ErrorCode
@@ -119,6 +120,13 @@ def heartbeat(ask: Ask) -> Fields:
         group.heartbeat(ask.request.member_id, _instance(ask.request), ask.request.generation_id, _now())
 
     return {"error_code": _code(act)}
+
+
+def consumer_group_heartbeat(ask: Ask) -> Fields:
+    """ConsumerGroupHeartbeat, of the newer group protocol: refused in words; not to know it leaves clients waiting."""
+    why = "the dev broker has the classic group protocol only; set group.protocol=classic"
+    refused: Fields = {"error_code": ErrorCode.unsupported_version, "error_message": why, "assignment": None}
+    return {**refused, "member_id": ask.request.member_id, "member_epoch": -1, "heartbeat_interval": timedelta(0)}
 
 
 def leave_group(ask: Ask) -> Fields:

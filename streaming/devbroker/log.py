@@ -115,14 +115,16 @@ class PartitionLog:
         Raises
         ------
         Refusal
-            When the batch is unfit (see `batches.accepted`), its producer out of order (see `Producers.repeated`), or
-            KAFKA_STORAGE_ERROR when the disk refuses it.
+            When the batch is unfit (see `batches.accepted`), its producer out of order (see `Producers.repeated`),
+            INVALID_TIMESTAMP when its times are too far ahead, or KAFKA_STORAGE_ERROR when the disk refuses it.
         """
+        now = _now_ms()
         header = batches.accepted(data, self.settings.max_message_bytes)
+        if not self.settings.log_append_time and header.max_timestamp - now > self.settings.ahead_ms:
+            raise Refusal(ErrorCode.invalid_timestamp, f"a time {header.max_timestamp - now} ms ahead of the broker's")
         repeated = self._producers.repeated(header)
         if repeated is not None:
             return Appended(repeated, -1)
-        now = _now_ms()
         if self.settings.log_append_time:
             data, header = batches.stamped(data, header, now)
         base_offset = self.end

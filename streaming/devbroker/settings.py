@@ -48,6 +48,9 @@ SETTINGS: Mapping[str, Setting] = {
     "cleanup.policy": Setting("delete", "list", ("delete",), "Old segments are deleted; there is no compaction."),
     "compression.type": Setting("producer", "string", ("producer",), "Batches stay as their producer made them."),
     "max.message.bytes": Setting("1048588", "int", (0, _INT), "The largest record batch."),
+    "message.timestamp.after.max.ms": Setting(
+        "3600000", "long", (0, _LONG), "How far ahead of the broker's clock a record's time may be."
+    ),
     "message.timestamp.type": Setting(
         "CreateTime", "string", ("CreateTime", "LogAppendTime"), "Whose clock stamps a record."
     ),
@@ -66,6 +69,7 @@ class LogSettings:
 
     max_message_bytes: int
     log_append_time: bool
+    ahead_ms: int
     retention_bytes: int
     retention_ms: int
     segment_bytes: int
@@ -78,6 +82,7 @@ def log_settings(chosen: Mapping[str, str]) -> LogSettings:
     return LogSettings(
         max_message_bytes=int(value["max.message.bytes"]),
         log_append_time=value["message.timestamp.type"] == "LogAppendTime",
+        ahead_ms=int(value["message.timestamp.after.max.ms"]),
         retention_bytes=int(value["retention.bytes"]),
         retention_ms=int(value["retention.ms"]),
         segment_bytes=int(value["segment.bytes"]),

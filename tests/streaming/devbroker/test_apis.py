@@ -95,12 +95,20 @@ ASKED: dict[int, dict[str, object]] = {
     37: {"topics": [{"name": "TOPIC", "count": 2, "assignments": None}], "timeout": SECOND, "validate_only": True},
     42: {"groups_names": ("never heard of",)},
     60: {"include_cluster_authorized_operations": False},
+    68: {
+        "group_id": "some",
+        "member_id": "somebody",
+        "member_epoch": 0,
+        "subscribed_topic_names": ("TOPIC",),
+        "topic_partitions": (),
+    },
 }
 MAY_REFUSE = {
     ErrorCode.unknown_member_id,
     ErrorCode.member_id_required,
     ErrorCode.unknown_topic_or_partition,
     ErrorCode.group_id_not_found,
+    ErrorCode.unsupported_version,  # the newer group protocol
 }
 EVERY = [(api, version) for api, (low, high) in VERSIONS.items() for version in range(low, high + 1)]
 

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from domain.errors import BadState, UsageError
 from streaming.devbroker.batches import header_at
@@ -22,6 +29,7 @@ from streaming.devbroker.server import serve
 from tests.brokers import ROOT, broker_process
 
 DEADLINE_S = 20.0
+SET = AlterConfigOpType.SET
 QUIET = {"logger": None, "log_level": 0}
 
 
@@ -77,6 +85,27 @@ class TestRefusals:
         assert caught.value.args[0].fatal()
         assert caught.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 
+    def test_the_newer_group_protocol(self, bootstrap: str) -> None:
+        member = Consumer({"bootstrap.servers": bootstrap, "group.id": "g", "group.protocol": "consumer", **QUIET})
+        member.subscribe(["t"])
+        message = member.poll(DEADLINE_S)
+        assert message is not None
+        assert message.error().code() == KafkaError._FATAL
+        assert "version not supported" in message.error().str()
+        member.close()
+
+    def test_what_no_client_of_ours_needs(self, bootstrap: str, topic: Callable[[], str]) -> None:
+        """The broker does not offer these requests, so the client itself refuses them at once."""
+        admin, name = AdminClient({"bootstrap.servers": bootstrap, **QUIET}), topic()
+        change = ConfigResource(
+            ResourceType.TOPIC, name, incremental_configs=[ConfigEntry("retention.ms", "1", incremental_operation=SET)]
+        )
+        for asked in (admin.delete_records([TopicPartition(name, 0, 1)]), admin.incremental_alter_configs([change])):
+            (future,) = asked.values()
+            with pytest.raises(KafkaException) as caught:
+                future.result(DEADLINE_S)
+            assert caught.value.args[0].code() == KafkaError._UNSUPPORTED_FEATURE
+
 
 def test_codecs_are_stored_as_they_came(tmp_path: Path) -> None:
     with broker_process(tmp_path) as broker:
@@ -129,17 +158,6 @@ def test_everything_acknowledged_is_there_after_a_restart(tmp_path: Path, end: s
         reader.assign([TopicPartition("kept", 0, 0), TopicPartition("kept", 1, 0)])
         assert sorted(int(message.value()) for message in read(reader, 1000)) == list(range(1000))
         reader.close()
-
-
-def test_a_wiped_directory_is_another_cluster(tmp_path: Path) -> None:
-    found = []
-    for name in ("one", "two"):
-        with broker_process(tmp_path / name) as broker:
-            create(broker.address, "t")
-            found.append(AdminClient({"bootstrap.servers": broker.address}).list_topics(timeout=DEADLINE_S).cluster_id)
-    topics = [json.loads((tmp_path / name / "catalog.json").read_text())["topics"][0]["id"] for name in ("one", "two")]
-    assert found[0] != found[1]
-    assert topics[0] != topics[1]
 
 
 def test_what_a_crash_left_of_a_deleted_topic_is_swept_away(tmp_path: Path) -> None:
