@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,12 @@ class BrokerProcess:
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
         return self._end(signal.SIGTERM)
+
+    def wipe(self) -> None:
+        """Remove everything it holds; it must not run."""
+        assert self._process is None
+        shutil.rmtree(self.data)
+        self.data.mkdir()
 
     def _end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None

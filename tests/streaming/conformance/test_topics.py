@@ -1,4 +1,4 @@
-"""What any Kafka does with topics and the cluster; ``TIDEMILL_TEST_KAFKA=host:port`` puts it to another broker."""
+"""What any Kafka does with topics and the cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What any Kafka does with consumer groups; ``TIDEMILL_TEST_KAFKA=host:port`` puts it to another broker."""
+"""What any Kafka does with consumer groups."""
 
 from __future__ import annotations
 
