@@ -53,6 +53,7 @@ def parse_instrument(value: str) -> str:
 
 Duration = Annotated[int, BeforeValidator(parse_duration)]
 InstrumentId = Annotated[str, AfterValidator(parse_instrument)]
+TopicPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)]
 
 
 class Frozen(BaseModel):
@@ -177,6 +178,7 @@ class Places(Frozen):
     home : everything Tidemill writes is below this directory unless said otherwise
     config : the ``tidemill.toml``
     kafka_bootstrap_servers : empty means the dev broker on ``broker_port``
+    kafka_topic_prefix : before every topic's name on the broker, so that several mills can share one
     kafka : further client settings (``security.protocol`` ...), passed through to librdkafka
     control_url : SQLAlchemy URL; empty means SQLite below home
     lake_catalog : DuckLake catalog; empty means SQLite below home
@@ -185,6 +187,7 @@ class Places(Frozen):
     home: Path = Path(".tidemill")
     config: Path = Path("tidemill.toml")
     kafka_bootstrap_servers: str = ""
+    kafka_topic_prefix: TopicPrefix = ""
     kafka: dict[str, str] = {}
     control_url: str = ""
     lake_catalog: str = ""

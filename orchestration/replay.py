@@ -11,15 +11,18 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from domain.config import Market, Places, Project, Publish, parse_duration
-from domain.errors import BadState, UsageError
+from domain.errors import BadState, TidemillError, UsageError
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS, TRADES
 from markets.recorded import Recorded
 from orchestration.deployment import STREAMS, Deployment
@@ -103,7 +106,9 @@ def plan(
         raise UsageError(f"--home {home} is not empty; name a new directory")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        places = Places(home=root, config=root / "tidemill.toml", broker_port=_free_port(), serving_port=_free_port())
+        places = Places(
+            home=root, config=root / "tidemill.toml", broker_port=_free_port(), serving_port=_free_port(), **_broker()
+        )
         places.config.write_text(as_toml(project), "utf-8")
         yield Planned(places, project, source, starts, until)
     finally:
@@ -144,6 +149,8 @@ class Replay:
                     self._stop()
             finally:
                 self._deployment.supervisor.stop_all(last=("broker",))
+                if p.places.kafka_bootstrap_servers:
+                    self._delete_topics()
             with self._timed("score"):
                 report = collect(p.places, p.project, control, p.starts, p.until, verify=verify)
         self._seconds["total"] = time.monotonic() - began
@@ -153,12 +160,23 @@ class Replay:
     def _start_broker(self) -> None:
         from streaming.kafka import create_topics
 
-        self._deployment.start("broker")
-        until = time.monotonic() + START_S
-        while not (self.planned.places.home / "broker" / "address").exists() and time.monotonic() < until:
-            self._refuse_failed("broker")
-            time.sleep(TICK_S)
-        create_topics(self.planned.places, self.planned.project.instruments)
+        places = self.planned.places
+        if not places.kafka_bootstrap_servers:
+            self._deployment.start("broker")
+            until = time.monotonic() + START_S
+            while not (places.home / "broker" / "address").exists() and time.monotonic() < until:
+                self._refuse_failed("broker")
+                time.sleep(TICK_S)
+        create_topics(places, self.planned.project.instruments)
+
+    def _delete_topics(self) -> None:
+        from streaming.kafka import delete_topics
+
+        places = self.planned.places
+        try:
+            delete_topics(places)
+        except TidemillError as error:  # what came out stands all the same
+            structlog.get_logger().warning("topics left behind", prefix=places.kafka_topic_prefix, error=str(error))
 
     def _history(self, control: Control, bar: Progress) -> None:
         from assets.backfill import write_bars, write_examples, write_features
@@ -259,6 +277,16 @@ class Replay:
         began = time.monotonic()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def _broker() -> dict[str, Any]:
+    """Return how to reach the broker that the environment names, with a prefix that no other replay has, or nothing."""
+    here = read_places()
+    if not here.kafka_bootstrap_servers:
+        return {}
+    prefix = f"{here.kafka_topic_prefix}replay-{uuid.uuid4().hex[:12]}."
+    named = here.model_dump(include={"kafka_bootstrap_servers", "kafka"})
+    return {**named, "kafka_topic_prefix": prefix}
 
 
 def as_toml(project: Project) -> str:

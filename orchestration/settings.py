@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from domain.config import Places, Project
+from domain.config import Places, Project, TopicPrefix
 from domain.errors import UsageError
 
 
@@ -20,6 +20,7 @@ class _Environment(BaseSettings):
     home: Path = Places().home
     config: Path = Places().config
     kafka_bootstrap_servers: str = ""
+    kafka_topic_prefix: TopicPrefix = ""
     kafka: dict[str, str] = {}
     control_url: str = ""
     lake_catalog: str = ""

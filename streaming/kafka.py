@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 
 from confluent_kafka import (
     Consumer,
@@ -28,6 +29,9 @@ BATCH = 2_000
 DEADLINE_S = 10.0
 """For an answer of the broker to a question about itself."""
 
+_SETTLING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+"""Apache Kafka shows a new partition to clients a moment before it serves it."""
+
 # Failed connections are reported by our own deadlines, in one line; librdkafka would print each attempt.
 _QUIET = {"log_level": 2, "socket.keepalive.enable": True}
 
@@ -35,6 +39,16 @@ _QUIET = {"log_level": 2, "socket.keepalive.enable": True}
 def client_config(places: Places) -> dict[str, str | int | float | bool]:
     """Return the librdkafka settings that every client shares; ``TIDEMILL_KAFKA`` settings pass through."""
     return {"bootstrap.servers": places.bootstrap, **_QUIET, **places.kafka}
+
+
+def _on_broker(places: Places, topic: str) -> str:
+    """Return a topic's name on the broker; everywhere else in the house it has its plain one."""
+    return places.kafka_topic_prefix + topic
+
+
+def _group(places: Places, name: str) -> str:
+    """Return the id of a group; mills that share a broker do not share groups."""
+    return f"{places.kafka_topic_prefix}tidemill-{name}"
 
 
 class Kafka:
@@ -60,8 +74,9 @@ class Kafka:
         admin = AdminClient(client_config(self._places))
         try:
             cluster = admin.describe_cluster(request_timeout=DEADLINE_S).result().cluster_id
-            found = admin.describe_topics(TopicCollection(list(topics)), request_timeout=DEADLINE_S)
-            return {topic: f"{cluster}/{future.result().topic_id}" for topic, future in found.items()}
+            names = {_on_broker(self._places, topic): topic for topic in topics}
+            found = admin.describe_topics(TopicCollection(list(names)), request_timeout=DEADLINE_S)
+            return {names[name]: f"{cluster}/{future.result().topic_id}" for name, future in found.items()}
         except KafkaException as error:
             raise Unavailable(
                 f"the broker at {self._places.bootstrap} does not tell its topics' ids: {error.args[0].str()}"
@@ -76,7 +91,7 @@ class Reader:
         self._consumer = Consumer(
             {
                 **client_config(places),
-                "group.id": f"tidemill-{service}",
+                "group.id": _group(places, service),
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
@@ -87,8 +102,10 @@ class Reader:
                 "queued.max.messages.kbytes": 65_536,
             }
         )
+        self._places = places
+        self._topics = {_on_broker(places, topic): topic for topic, _ in start}
         self.position = dict(start)
-        self._consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in start.items()])
+        self._consumer.assign(self._partitions())
 
     def poll(self, timeout_s: float) -> list[Records]:
         """Return what has arrived, by partition, waiting at most ``timeout_s`` for the first record.
@@ -107,9 +124,10 @@ class Reader:
             if (error := message.error()) is not None:
                 _raise_unless_transient(error)
                 continue
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if topic is None or partition is None or offset is None:
+            name, partition, offset = message.topic(), message.partition(), message.offset()
+            if name is None or partition is None or offset is None:
                 continue
+            topic = self._topics[name]
             if (topic, partition) not in grouped:
                 grouped[topic, partition] = Records(topic, partition, [], [])
             grouped[topic, partition].offsets.append(offset)
@@ -122,7 +140,8 @@ class Reader:
         """Return records between our position and the end of the logs, None while an end is unknown."""
         total = 0
         for (topic, part), offset in self.position.items():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, part), cached=True)
+            place = TopicPartition(_on_broker(self._places, topic), part)
+            _, high = self._consumer.get_watermark_offsets(place, cached=True)
             if high < 0:
                 return None
             total += max(0, high - offset)
@@ -130,18 +149,24 @@ class Reader:
 
     def mirror(self) -> None:
         """Commit the positions to the group, for lag tools only; nothing here reads them back."""
-        offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self.position.items()]
-        self._consumer.commit(offsets=offsets, asynchronous=True)
+        self._consumer.commit(offsets=self._partitions(), asynchronous=True)
 
     def close(self) -> None:
         """Leave."""
         self._consumer.close()
+
+    def _partitions(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(_on_broker(self._places, topic), part, offset)
+            for (topic, part), offset in self.position.items()
+        ]
 
 
 class Writer:
     """Writes records, idempotently and in order; a delivery that fails for good stops the process."""
 
     def __init__(self, places: Places, linger_ms: int = 5) -> None:
+        self._places = places
         self._failed: KafkaError | None = None
         self._producer = Producer(
             {
@@ -157,10 +182,11 @@ class Writer:
 
     def send(self, topic: str, partition: int, key: str, values: Iterable[bytes]) -> None:
         """Queue records; waits while the queue is full (backpressure)."""
+        name = _on_broker(self._places, topic)
         for value in values:
             while True:
                 try:
-                    self._producer.produce(topic, value, key, partition, on_delivery=self._delivered)
+                    self._producer.produce(name, value, key, partition, on_delivery=self._delivered)
                     break
                 except BufferError:
                     self._producer.poll(0.05)
@@ -201,33 +227,63 @@ def create_topics(places: Places, instruments: Sequence[str], deadline_s: float 
     Raises
     ------
     Unavailable
-        When the broker cannot be reached within the deadline.
+        When the broker cannot be reached, or does not show what it has created, within the deadline.
     BadState
         When it refuses to create a topic.
     """
     admin = AdminClient(client_config(places))
     existing = _topics(admin, places, deadline_s)
-    missing = [name for name in topics.ALL if name not in existing]
-    wanted = {name: len(instruments) if name in topics.BY_INSTRUMENT else 1 for name in topics.ALL}
-    new = [NewTopic(name, wanted[name], config=topics.SETTINGS, replication_factor=-1) for name in missing]
+    wanted = {_on_broker(places, name): len(instruments) if name in topics.BY_INSTRUMENT else 1 for name in topics.ALL}
+    new = [
+        NewTopic(name, count, config=topics.SETTINGS, replication_factor=-1)
+        for name, count in wanted.items()
+        if name not in existing
+    ]
     if new:
-        for name, future in admin.create_topics(new, operation_timeout=deadline_s).items():
-            try:
-                future.result()
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise BadState(f"broker refuses topic {name}: {error.args[0].str()}") from error
-    for name, count in existing.items():
-        if name in wanted and count < wanted[name]:
-            _grow(admin, name, wanted[name])
+        _settle(admin.create_topics(new, operation_timeout=deadline_s), KafkaError.TOPIC_ALREADY_EXISTS)
+    grown = [NewPartitions(name, count) for name, count in wanted.items() if existing.get(name, count) < count]
+    if grown:
+        # Invalid when another service, which starts beside this one, was quicker: what counts is what shows.
+        _settle(admin.create_partitions(grown), KafkaError.INVALID_PARTITIONS)
+    _wait(admin, places, deadline_s, lambda shown: all(shown.get(name, 0) >= count for name, count in wanted.items()))
 
 
-def _grow(admin: AdminClient, name: str, partitions: int) -> None:
-    for future in admin.create_partitions([NewPartitions(name, partitions)]).values():
+def delete_topics(places: Places, deadline_s: float = 30.0) -> None:
+    """Delete the topics of a mill that shares a broker under a prefix of its own.
+
+    Raises
+    ------
+    BadState
+        When there is no prefix, hence no telling whose topics they are, or the broker refuses.
+    Unavailable
+        When the broker cannot be reached within the deadline.
+    """
+    if not places.kafka_topic_prefix:
+        raise BadState("topics without a prefix are deleted by hand only")
+    admin = AdminClient(client_config(places))
+    existing = _topics(admin, places, deadline_s)
+    ours = [name for name in (_on_broker(places, topic) for topic in topics.ALL) if name in existing]
+    if ours:
+        _settle(admin.delete_topics(ours, operation_timeout=deadline_s), KafkaError.UNKNOWN_TOPIC_OR_PART)
+    _wait(admin, places, deadline_s, lambda shown: not shown.keys() & set(ours))
+
+
+def _wait(admin: AdminClient, places: Places, deadline_s: float, is_done: Callable[[Mapping[str, int]], bool]) -> None:
+    """Wait until the broker shows what its controller, which has answered, knows already."""
+    until = time.monotonic() + deadline_s
+    while not is_done(_topics(admin, places, deadline_s)):
+        if time.monotonic() > until:
+            raise Unavailable(f"the broker at {places.bootstrap} does not show the topics as changed; see its log")
+        time.sleep(0.02)
+
+
+def _settle(asked: Mapping[str, Future[None]], as_good: int) -> None:
+    for name, future in asked.items():
         try:
             future.result()
         except KafkaException as error:
-            raise BadState(f"broker refuses {partitions} partitions for {name}: {error.args[0].str()}") from error
+            if error.args[0].code() != as_good:
+                raise BadState(f"broker refuses a change of topic {name}: {error.args[0].str()}") from error
 
 
 def _topics(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, int]:
@@ -243,16 +299,26 @@ def _topics(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, 
 
 def ends(places: Places, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
     """Return first and next offset of each partition."""
-    consumer = Consumer({**client_config(places), "group.id": "tidemill-ends", "enable.auto.commit": False})
+    consumer = Consumer({**client_config(places), "group.id": _group(places, "ends"), "enable.auto.commit": False})
     try:
         return {
-            key: consumer.get_watermark_offsets(TopicPartition(*key), timeout=DEADLINE_S, cached=False)
-            for key in wanted
+            (topic, part): _ends_of(consumer, TopicPartition(_on_broker(places, topic), part)) for topic, part in wanted
         }
     except KafkaException as error:
         raise Unavailable(f"no answer from the broker at {places.bootstrap}: {error.args[0].str()}") from error
     finally:
         consumer.close()
+
+
+def _ends_of(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    until = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(place, timeout=DEADLINE_S, cached=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _SETTLING or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def probe(places: Places, deadline_s: float = 5.0) -> str:

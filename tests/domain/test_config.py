@@ -154,3 +154,9 @@ def test_places_lie_below_home_unless_said_otherwise(tmp_path):
     assert places.control == f"sqlite:///{tmp_path / 'control.sqlite'}"
     assert Places(control_url="postgresql://x").control == "postgresql://x"
     assert {places.lake, places.models, places.state} == {tmp_path / "lake", tmp_path / "models", tmp_path / "state"}
+
+
+@pytest.mark.parametrize("prefix", ["two words", "a/b", "é"])
+def test_a_prefix_is_what_a_topic_name_may_begin_with(prefix):
+    with pytest.raises(ValidationError):
+        Places(kafka_topic_prefix=prefix)

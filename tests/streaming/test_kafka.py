@@ -1,25 +1,36 @@
 """Reading from a real broker: explicit offsets, the newest good record behind any rubbish, and clear refusals."""
 
 import time
+import uuid
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from domain.config import Places
-from domain.errors import Unavailable
+from domain.errors import BadState, Unavailable
 from domain.topics import ALL, BY_INSTRUMENT
 from streaming import codec
 from streaming.clock import SystemClock
-from streaming.kafka import Kafka, Reader, Writer, create_topics, ends
+from streaming.kafka import Kafka, Reader, Writer, create_topics, delete_topics, ends
 from streaming.transport import find, newest
 from tests.brokers import running_broker
 
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
+@pytest.fixture(scope="module", params=["dev", "apache"])
+def address(request, tmp_path_factory):
+    if request.param == "apache":
+        yield request.getfixturevalue("apache").address
+        return
     with running_broker(tmp_path_factory.mktemp("kafka")) as bootstrap:
-        made = Places(kafka_bootstrap_servers=bootstrap)
-        create_topics(made, ["a:B", "a:C"])
-        yield made
+        yield bootstrap
+
+
+@pytest.fixture(scope="module")
+def places(address):
+    made = Places(kafka_bootstrap_servers=address, kafka_topic_prefix=f"test-{uuid.uuid4().hex[:8]}.")
+    create_topics(made, ["a:B", "a:C"])
+    yield made
+    delete_topics(made)
 
 
 def trade(n):
@@ -78,6 +89,36 @@ def test_an_offset_that_the_log_does_not_have_is_refused_not_replaced(places):
     with pytest.raises(Unavailable, match="checkpoint"):
         reader.poll(10.0)
     reader.close()
+
+
+def test_two_mills_share_a_broker_under_two_prefixes(address, places):
+    other = places.model_copy(update={"kafka_topic_prefix": f"other-{uuid.uuid4().hex[:8]}."})
+    create_topics(other, ["a:B"])
+    fill(other, "predictions", 0, [b"x"] * 3)
+    assert ends(other, [("predictions", 0)]) == {("predictions", 0): (0, 3)}
+    assert ends(places, [("predictions", 0)]) == {("predictions", 0): (0, 0)}
+    logs = [Kafka(mill).identities(ALL) for mill in (places, other)]
+    assert not set(logs[0].values()) & set(logs[1].values())
+    assert set(logs[0]) == set(logs[1]) == set(ALL)
+    delete_topics(other)
+    names = set(AdminClient({"bootstrap.servers": address}).list_topics(timeout=10).topics)
+    assert not [name for name in names if name.startswith(other.kafka_topic_prefix)]
+    assert {places.kafka_topic_prefix + name for name in ALL} <= names
+
+
+def test_topics_made_anew_have_other_identities(places):
+    mill = places.model_copy(update={"kafka_topic_prefix": f"anew-{uuid.uuid4().hex[:8]}."})
+    found = []
+    for _ in range(2):
+        create_topics(mill, ["a:B"])
+        found.append(Kafka(mill).identities(ALL))
+        delete_topics(mill)
+    assert not set(found[0].values()) & set(found[1].values())
+
+
+def test_topics_without_a_prefix_are_never_deleted(address):
+    with pytest.raises(BadState, match="by hand"):
+        delete_topics(Places(kafka_bootstrap_servers=address))
 
 
 def test_a_broker_that_is_not_there_is_one_clear_line():
