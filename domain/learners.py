@@ -116,7 +116,7 @@ class River:
         """See ``Learner``: a copy answers, because some of River's estimators keep notes while they predict."""
         out = np.full((len(x), len(TARGETS)), np.nan)
         if not self._copies:
-            self._copies = {target: pickles.load(pickles.dump(e)) for target, e in self._estimators.items()}
+            self._copies = {target: pickles.copy(e) for target, e in self._estimators.items()}
         for target, estimator in self._copies.items():
             k, classifies = TARGETS.index(target), zoo.classifies(estimator)
             for i, row in enumerate(x.tolist()):
