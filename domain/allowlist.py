@@ -65,8 +65,16 @@ class Dtype:
 
     def __init__(self, text: object) -> None:
         if not isinstance(text, str) or text not in _DTYPES:
-            raise ArtifactRefused(f"pickle has an array of {text!r}: only numbers are allowed, refused")
+            raise ArtifactRefused(f"pickle has an array of {describe(text)}: only numbers are allowed, refused")
         self.dtype = np.dtype(text)
+
+
+def describe(value: object) -> str:
+    """Return what to call a value in a refusal: of a hostile one, nothing may be run and nothing long be said."""
+    if type(value) is str:
+        return repr(value[:100])
+    named = value if isinstance(value, type | types.FunctionType) else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def refuse(what: str) -> ArtifactRefused:
@@ -134,7 +142,7 @@ def _method(*arguments: object) -> Any:  # noqa: ANN401
     obj, name = arguments
     kind: type = type(obj)
     if not isinstance(name, str) or name.startswith("__") or not is_river(kind):
-        raise ArtifactRefused(f"pickle asks for attribute {name!r} of {kind.__module__}.{kind.__qualname__}: refused")
+        raise refuse(f"asks for attribute {describe(name)} of {describe(kind)}")
     attribute = getattr(kind, name, None)
     if not isinstance(attribute, types.FunctionType) or not _own(attribute.__module__):
         raise ArtifactRefused(f"pickle asks for {kind.__qualname__}.{name}, which is no method of River: refused")
@@ -265,5 +273,5 @@ def call(callee: object) -> Call:
         return callee
     known = _CLASS_CALLS.get((callee.__module__, callee.__qualname__)) if isinstance(callee, type) else None
     if known is None or callee is not find(callee.__module__, callee.__qualname__):  # type: ignore[attr-defined]
-        raise refuse(f"calls {str(callee)[:100]}, which no estimator needs")
+        raise refuse(f"calls {describe(callee)}, which no estimator needs")
     return known

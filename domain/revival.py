@@ -38,7 +38,7 @@ def make(kind: object, arguments: object) -> Any:  # noqa: ANN401 - any of River
     else:
         fits_in = all(type(n) in {int, float, bool} and abs(n) <= _LARGEST for n in arguments)
     if not fits_in:
-        raise refuse(f"gives {kind.__qualname__} {str(arguments)[:100]}")
+        raise refuse(f"gives {kind.__qualname__} arguments that it cannot have")
     return kind.__new__(kind, *arguments)
 
 
@@ -114,7 +114,7 @@ def _attribute(name: object) -> bool:
 
 
 def _fill_dtype(_thing: Dtype, state: Any) -> None:  # noqa: ANN401
-    if state not in _DTYPE_STATES or [type(part) for part in state] != [type(part) for part in _DTYPE_STATES[0]]:
+    if [type(part) for part in state] != [type(part) for part in _DTYPE_STATES[0]] or state not in _DTYPE_STATES:
         raise refuse("has a strange dtype")
 
 
@@ -162,7 +162,7 @@ def _fill_bits(thing: Any, state: Any) -> None:  # noqa: ANN401
     words, seed = state
     if seed is not None:
         raise refuse("has a generator without a seed")
-    thing.state = _mersenne(words)
+    thing.__setstate__((_mersenne(words), None))
 
 
 def _fill_random_state(thing: Any, state: Any) -> None:  # noqa: ANN401
