@@ -32,7 +32,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def stage(path: Path, data: bytes) -> Path:
     """Return a synced temporary file with ``data``, in the directory of ``path`` and so on its disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with staged.open("xb") as file:
         file.write(data)
@@ -44,7 +44,19 @@ def stage(path: Path, data: bytes) -> Path:
 def settle(staged: Path, path: Path) -> None:
     """Give a staged file its name, and make the name durable."""
     staged.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    _sync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory where there is none, and its name and its parents' durable: files in it are no safer than it."""
+    missing = [made for made in (path, *path.parents) if not made.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _sync_directory(made.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

@@ -19,11 +19,24 @@ def replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make durable what names a directory has: that a file's content is on the disk says nothing of its name."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory where there is none, and its name and its parents' durable."""
+    missing = [made for made in (path, *path.parents) if not made.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_directory(made.parent)
 
 
 @contextmanager
@@ -36,7 +49,7 @@ def locked(directory: Path) -> Iterator[None]:
         When another broker holds it, or it cannot be made.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         file = (directory / "lock").open("a+")
     except OSError as error:
         raise UsageError(f"{directory}: cannot be a data directory: {error.strerror}") from error

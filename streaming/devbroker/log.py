@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import structlog
 from kio.schema.errors import ErrorCode
 
-from streaming.devbroker import batches, records
+from streaming.devbroker import batches, files, records
 from streaming.devbroker.producers import EXPIRES_MS, Producers
 from streaming.devbroker.refusals import Refusal
 from streaming.devbroker.segment import Extent, Segment
@@ -69,12 +69,15 @@ class PartitionLog:
         self._fsync = fsync
         self._dirty = False
         self._producers = Producers()
-        directory.mkdir(parents=True, exist_ok=True)
+        if fsync == "never":
+            directory.mkdir(parents=True, exist_ok=True)
+        else:
+            files.make_directory(directory)
         bases = sorted(int(path.stem) for path in directory.glob("*.log")) or [0]
         self._segments = [Segment(directory, base) for base in bases]
         for segment in self._segments[:-1]:
             self._load(segment)
-        self._active.open()
+        self._open(self._active)
         self._recover(self._active)
 
     @property
@@ -95,6 +98,13 @@ class PartitionLog:
     @property
     def _active(self) -> Segment:
         return self._segments[-1]
+
+    def _open(self, segment: Segment) -> None:
+        fresh = not segment.path.exists()
+        segment.open()
+        if fresh and self._fsync != "never":
+            # Before anything in it is acknowledged, and before an older one goes: without any, offsets start anew.
+            files.sync_directory(self.directory)
 
     def _load(self, segment: Segment) -> None:
         snapshot = segment.load()
@@ -151,7 +161,7 @@ class PartitionLog:
         if self._fsync == "interval":
             self._active.sync()
         fresh = Segment(self.directory, self.end)
-        fresh.open()
+        self._open(fresh)
         self._active.seal(self._producers.snapshot())
         self._segments.append(fresh)
 

@@ -63,7 +63,7 @@ class CommittedOffsets:
         while at + _FRAME.size <= len(data):
             length, crc = _FRAME.unpack_from(data, at)
             body = data[at + _FRAME.size : at + _FRAME.size + length]
-            if len(body) < length or zlib.crc32(body) != crc:
+            if not length or len(body) < length or zlib.crc32(body) != crc:  # zeros pass the checksum
                 break
             self._apply(*json.loads(body))
             at += _FRAME.size + length
