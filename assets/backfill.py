@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domain.bars import BAR_COLUMNS, CLOSE, MISSING, BarState, add_candles, add_trades, close_until
+from domain.bars import BAR_COLUMNS, CLOSE, MISSING, TAKEN, BarState, add_candles, add_trades, close_until
 from domain.config import Project
 from domain.errors import BadState
 from domain.features import examples, vectors
 from domain.pipeline import lead
 from domain.tables import BarTable, TradeTable
 from markets.source import Source
-from warehouse.features import read_table, replace_window
+from warehouse.features import newest_bar, read_table, replace_window
 from warehouse.lake import Lake
 from warehouse.tables import bars_to_rows, examples_to_rows, vectors_to_rows
 
@@ -84,10 +84,7 @@ def _history(
         raise BadState(
             f"the source's candles last {source.interval / 1e9:g} s, 'interval' is {interval / 1e9:g} s; align them"
         )
-    last = read_table(lake, "bars", instrument, start - interval, start)
-    state = BarState.empty(interval, lateness)
-    if len(last):
-        state = BarState.after(start, float(last.values[-1, CLOSE]), interval, lateness)
+    state = _state_at(lake, source, instrument, start, interval, lateness)
     parts = [BarTable(np.empty(0, np.int64), np.empty((0, len(BAR_COLUMNS))))]
     refused = 0
     for bars, bad in _steps(state, source.history(instrument, start, end), interval, lateness):
@@ -97,12 +94,29 @@ def _history(
     return BarTable(np.concatenate([b.ts for b in parts]), np.concatenate([b.values for b in parts])), refused
 
 
+def _state_at(lake: Lake, source: Source, instrument: str, start: int, interval: int, lateness: int) -> BarState:
+    """Return the state just after ``start``, as if all before it had been done in one piece."""
+    last = read_table(lake, "bars", instrument, start - interval, start)
+    if len(last) and not last.values[-1, MISSING]:
+        return BarState.after(start, float(last.values[-1, CLOSE]), interval, lateness)
+    found = newest_bar(lake, instrument, start)
+    if found is None:
+        return BarState.empty(interval, lateness)
+    # The window begins in a gap: how long it is by now, and who has voted to end it, only its beginning can tell.
+    ts, close = found
+    state = BarState.after(ts, close, interval, lateness)
+    for _ in _steps(state, source.history(instrument, ts, start), interval, lateness):
+        pass
+    close_until(state, start, interval)
+    return state
+
+
 def _steps(
     state: BarState, chunks: Iterator[TradeTable] | Iterator[BarTable], interval: int, lateness: int
 ) -> Iterator[tuple[BarTable, int]]:
     for chunk in chunks:
         if isinstance(chunk, TradeTable):
-            bars, refused = add_trades(state, chunk, interval, lateness)
+            bars, fates = add_trades(state, chunk, interval, lateness)
         else:
-            bars, refused = add_candles(state, chunk, interval)
-        yield bars, int(refused.sum())
+            bars, fates = add_candles(state, chunk, interval)
+        yield bars, int(np.count_nonzero(fates != TAKEN))

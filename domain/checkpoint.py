@@ -92,7 +92,7 @@ class Checkpoint:
         arrays = {name: np.ascontiguousarray(a) for name, a in line.arrays().items()}
         arrays["probes/x"] = np.ascontiguousarray(self.probes)
         arrays["probes/predicted"] = np.ascontiguousarray(line.predict(self.probes))
-        served = ("probes/", *(f"model/{name}/" for name in line.champions.values()))
+        served = ("probes/", "guard/", *(f"model/{name}/" for name in line.champions.values()))
         for name, array in arrays.items():
             if name.startswith(served) and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise BadState(f"{line.instrument}: {name} is not finite; restart from the last version")

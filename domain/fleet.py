@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from domain import baselines, evaluation
+from domain import baselines, evaluation, guards
 from domain.baselines import BASELINES, BaselineState
 from domain.config import Model
 from domain.errors import BadState
 from domain.evaluation import ScoreState
 from domain.features import TARGETS
+from domain.guards import GuardState
 from domain.learners import Learner, create
 from domain.tables import Floats
 from domain.tape import Tape
@@ -53,6 +54,7 @@ class Line:
         self._learners: list[Learner] = [create(model) for model in fleet]
         self._champions = [next(i for i, m in enumerate(fleet) if target in m.targets) for target in TARGETS]
         self._frozen: dict[int, Learner] = {}
+        self._guard = GuardState.empty()
         self._baselines = BaselineState.empty()
         self._scores = ScoreState.empty(len(self.members))
 
@@ -83,15 +85,18 @@ class Line:
         Raises
         ------
         BadState
-            When a champion's prediction is not finite: the line must not be published.
+            When a row or a champion's prediction is not finite: the line must not be published.
         """
+        tape = guards.bounded(tape)
+        taught = guards.winsorised(self._guard, tape)
         q = int(tape.asks.sum())
         predicted = np.full((q, len(self.members), len(TARGETS)), np.nan)
         for m, learner in enumerate(self._learners):
-            predicted[:, m] = learner.advance(tape)
+            predicted[:, m] = learner.advance(taught)
         predicted[:, len(self.fleet) : -1] = baselines.advance(self._baselines, tape)
         if self._frozen:
-            predicted[:, -1] = self._pick(self._frozen, tape.x[tape.asks])
+            predicted[:, -1] = self._pick(self._frozen, taught.x[taught.asks])
+        predicted = guards.believable(predicted)
         evaluation.score(self._scores, tape, predicted, self.since)
         served = np.stack([predicted[:, m, k] for k, m in enumerate(self._champions)], axis=1)
         if not np.isfinite(served).all():
@@ -102,7 +107,7 @@ class Line:
 
     def predict(self, x: Floats) -> Floats:
         """Return the champions' predictions for ``x``, float64[n, 16], as float64[n, 3]; nothing is learned."""
-        return self._pick(dict(enumerate(self._learners)), x)
+        return guards.believable(self._pick(dict(enumerate(self._learners)), guards.questions(self._guard, x)))
 
     def _pick(self, learners: Mapping[int, Learner], x: Floats) -> Floats:
         predicted = {i: learners[i].predict(x) for i in set(self._champions)}
@@ -131,6 +136,7 @@ class Line:
             out |= {f"model/{model.name}/{name}": a for name, a in learner.arrays().items()}
         for i, learner in self._frozen.items():
             out |= {f"frozen/{self.fleet[i].name}/{name}": a for name, a in learner.arrays().items()}
+        out |= {f"guard/{name}": a for name, a in vars(self._guard).items()}
         out |= {f"baselines/{name}": a for name, a in vars(self._baselines).items()}
         out |= {f"scores/{name}": a for name, a in vars(self._scores).items()}
         return out
@@ -142,6 +148,7 @@ class Line:
             if frozen := _below(arrays, f"frozen/{model.name}/"):
                 self._frozen[i] = create(model)
                 self._frozen[i].restore(frozen)
+        self._guard = GuardState(**{k: np.array(v) for k, v in _below(arrays, "guard/").items()})
         self._baselines = BaselineState(**{k: np.array(v) for k, v in _below(arrays, "baselines/").items()})
         self._scores = ScoreState(**{k: np.array(v) for k, v in _below(arrays, "scores/").items()})
 

@@ -1,7 +1,7 @@
 """Recursive least squares with forgetting: the champion learner, compiled, one state of plain arrays for all targets.
 
-Guards stand inside the step, in this order: labels are winsorised, features scaled by their running mean and
-deviation, scaled features clipped. Prediction is pure.
+Two guards stand inside the step, behind those of ``domain.guards``, which winsorise the rows: features are scaled by
+their running mean and deviation, and scaled features are clipped. Prediction is pure.
 
 References
 ----------
@@ -24,9 +24,6 @@ from domain.tape import Tape
 
 WARM_UP = 100
 """Answers that only teach the scale of features and labels, before the first one moves the weights."""
-
-WINSOR = 8.0
-"""Labels further than this many deviations from their mean are pulled back to it: one bad print, one bounded step."""
 
 _INTERCEPT = 100.0  # prior variance of the intercept, relative to the noise: the level comes from the data at once
 _WEIGHT = 0.01  # of a weight: as if a hundred labels had said that the feature does not matter; keeps a cold line calm
@@ -112,10 +109,6 @@ def _learn(x: Floats, y: Floats, learns: Flags, moments: Floats, labels: Floats,
         if np.isnan(y[k]) or not learns[k]:
             continue
         label = y[k]
-        # Where no label has differed yet there is no scale to judge by, and a reach of zero would never let one differ.
-        if labels[0, k] >= WARM_UP and labels[2, k] > 0.0:
-            reach = WINSOR * np.sqrt(labels[2, k] / labels[0, k])
-            label = min(max(label, labels[1, k] - reach), labels[1, k] + reach)
         labels[0, k] += 1.0
         delta = label - labels[1, k]
         labels[1, k] += delta / labels[0, k]

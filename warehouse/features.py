@@ -145,6 +145,16 @@ def read_table(
     return tables.rows_to_vectors(rows) if table == "features" else tables.rows_to_examples(rows)
 
 
+def newest_bar(lake: Lake, instrument: str, until: int) -> tuple[int, float] | None:
+    """Return end (ns) and close of an instrument's newest bar with a trade that ends at or before ``until``."""
+    where, parameters = _where("bars", instrument, 0, until)
+    rows = lake.query(
+        f"SELECT ts_event, close FROM bars WHERE {where} AND missing = 0 ORDER BY ts_event DESC LIMIT 1",  # noqa: S608
+        parameters,
+    ).to_pylist()
+    return (int(rows[0]["ts_event"]), float(rows[0]["close"])) if rows else None
+
+
 def training_rows(lake: Lake, instrument: str, start: int, until: int, snapshot: int | None = None) -> TrainingRows:
     """Return what could be known at ``until``: vectors asked after ``start``, and those whose targets had matured.
 

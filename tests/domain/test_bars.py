@@ -3,7 +3,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.bars import BAR_COLUMNS, MAX_FILL, BarState, add_candles, add_trades, close_until
+from domain.bars import (
+    AHEAD,
+    BAR_COLUMNS,
+    CONFIRM,
+    LATE as TOO_LATE,
+    MAX_FILL,
+    OFF_GRID,
+    TAKEN,
+    BarState,
+    add_candles,
+    add_trades,
+    close_until,
+)
 from domain.tables import BarTable
 from tests.domain.samples import MINUTE, SECOND, START, cut, joined, market, same, table
 
@@ -23,7 +35,7 @@ def built(*batches, interval=MINUTE, lateness=LATE):
 
 def slow_bars(trades, interval, lateness, end):
     """The same law in plain python: keep every trade of an open bar in a list."""
-    waiting, following, close, bars, refused = {}, None, None, [], []
+    waiting, following, newest, close, bars, fates, votes = {}, None, None, None, [], [], []
 
     def shut():
         nonlocal following, close
@@ -43,18 +55,29 @@ def slow_bars(trades, interval, lateness, end):
     for t in zip(*(column.tolist() for column in vars(trades).values()), strict=True):
         number = t[0] // interval
         if following is None:
-            following, close = number, t[2]
-        late, far = number < following, t[0] - (following + 1) * interval > MAX_FILL * interval
-        refused.append(late or far)
-        if refused[-1]:
+            following, newest, close = number, number, t[2]
+        if number < following:
+            fates.append(TOO_LATE)
             continue
+        if number - newest - 1 > MAX_FILL:
+            if votes and not -lateness <= t[0] - max(votes) <= MAX_FILL * interval:
+                votes = []
+            votes.append(t[0])
+            if len(votes) < CONFIRM or max(votes) - votes[0] < interval:
+                fates.append(AHEAD)
+                continue
+            while following <= newest + MAX_FILL:
+                shut()
+            following, newest, close = number, number, t[2]
+        votes, newest = [], max(newest, number)
+        fates.append(TAKEN)
         while (following + 1) * interval + lateness <= t[0]:
             shut()
         waiting.setdefault(number, []).append(t)
     while (following + 1) * interval <= end:
         shut()
     rows = np.array(bars, np.float64).reshape(len(bars), 11)
-    return BarTable(np.array([b[0] for b in bars], np.int64), rows[:, 1:]), refused
+    return BarTable(np.array([b[0] for b in bars], np.int64), rows[:, 1:]), fates
 
 
 def test_a_bar_closes_on_the_first_trade_past_its_end_plus_lateness():
@@ -95,21 +118,79 @@ def test_a_trade_out_of_order_within_lateness_still_counts():
 
 def test_a_late_trade_is_refused_and_changes_nothing():
     bars, refused, state = built([trade(1), trade(62, number=3)], [trade(59, 1.0, 2)])
-    assert refused.tolist() == [False, False, True]
+    assert refused.tolist() == [TAKEN, TAKEN, TOO_LATE]
     _, _, without = built([trade(1), trade(62, number=3)])
     assert len(bars) == 1
     assert state.ints.tobytes() + state.floats.tobytes() == without.ints.tobytes() + without.floats.tobytes()
 
 
 def test_a_jump_over_max_fill_is_refused_and_a_jump_up_to_it_is_filled():
-    reach = (MAX_FILL + 1) * 60
-    bars, refused, _ = built([trade(1)], [trade(reach + 0.001, number=2)], [trade(62, number=3)])
-    assert refused.tolist() == [False, True, False]
+    reach = (MAX_FILL + 2) * 60
+    bars, refused, _ = built([trade(1)], [trade(reach, number=2)], [trade(62, number=3)])
+    assert refused.tolist() == [TAKEN, AHEAD, TAKEN]
     assert len(bars) == 1
-    bars, refused, _ = built([trade(1), trade(reach, number=2)])
+    bars, refused, _ = built([trade(1), trade(reach - 0.001, number=2)])
     assert not refused.any()
-    assert len(bars) == MAX_FILL
+    assert len(bars) == MAX_FILL + 1
     assert bars.values[1:, C["missing"]].all()
+
+
+def far(k, number=None):
+    return trade((MAX_FILL + 100) * 60 + 10 * k, 50.0 + k, number=100 + k if number is None else number)
+
+
+def test_a_market_that_really_resumes_is_accepted_and_leaves_a_hole_no_longer_filled_than_max_fill():
+    bars, refused, state = built([trade(1)], [far(k) for k in range(20)])
+    voted = CONFIRM - 1
+    assert refused.tolist() == [TAKEN] + [AHEAD] * voted + [TAKEN] * (20 - voted)
+    bars = joined([bars, close_until(state, int(START + 10**6 * MINUTE), MINUTE)])
+    opened = int(far(voted)[0]) // MINUTE * MINUTE + MINUTE
+    steps = np.diff(bars.ts)
+    assert (steps != MINUTE).sum() == 1
+    hole = int(np.flatnonzero(steps != MINUTE)[0])
+    assert (hole + 1, int(bars.ts[hole + 1])) == (1 + MAX_FILL, opened)
+    assert bars.values[hole + 1, C["open"]] == 50.0 + voted
+
+
+def test_one_wrong_clock_never_opens_the_bars_however_often_it_speaks():
+    # Between two of its words the honest market goes on, so they are never in a row; or they span no time at all.
+    rows = [trade(1)]
+    for k in range(50):
+        rows += [far(k), trade(2 + k, number=2 + k)]
+    bars, refused, _ = built(rows)
+    assert refused.tolist() == [TAKEN] + [AHEAD, TAKEN] * 50
+    assert len(bars) == 0
+    _, refused, _ = built([trade(1), *(far(0) for _ in range(50)), trade(70, number=2)])
+    assert refused.tolist() == [TAKEN] + [AHEAD] * 50 + [TAKEN]
+    # Clocks that do not agree with each other are no market either.
+    wild = [trade((MAX_FILL + 100) * 60 * (k + 1), number=k) for k in range(50)]
+    assert built([trade(1), *wild])[1].tolist() == [TAKEN] + [AHEAD] * 50
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    jumps=st.lists(
+        st.sampled_from([0.1, 0.4, 1.0, 3.0, -0.5, -2.0, float(MAX_FILL), MAX_FILL + 3.0, 4.0 * MAX_FILL]),
+        max_size=120,
+    ),
+    lateness=st.sampled_from([0, 2 * SECOND]),
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+)
+def test_any_cut_of_a_market_with_gaps_gives_the_bars_of_the_slow_law(jumps, lateness, sizes):
+    at, rows = 0.0, [trade(0)]
+    for k, jump in enumerate(jumps):
+        at += jump
+        rows += [trade(at + 0.2 * j, 100.0 + k, 10 * k + j) for j in range(3)]
+    trades = table([row for row in rows if row[0] > 0])
+    expected, fates = slow_bars(trades, SECOND, lateness, 0)
+    state, parts, got, i, k = BarState.empty(SECOND, lateness), [], [], 0, 0
+    while i < len(trades):
+        bars, some = add_trades(state, cut(trades, i, i + sizes[k % len(sizes)]), SECOND, lateness)
+        parts.append(bars)
+        got += some.tolist()
+        i, k = i + sizes[k % len(sizes)], k + 1
+    assert got == fates
+    assert same(joined(parts), expected)
 
 
 @pytest.mark.parametrize("lateness", [0, LATE, 3 * MINUTE])
@@ -151,7 +232,7 @@ def test_any_cut_of_the_trades_into_calls_gives_the_bars_of_the_slow_law(seed, n
     if disorder == 1:
         assert not any(refused)
     # Nothing is lost and nothing doubled: what is in the bars is what was accepted and is not still open.
-    accepted = ~np.array(refused) & (trades.ts < end)
+    accepted = (np.array(refused) == TAKEN) & (trades.ts < end)
     assert bars.values[:, C["trades"]].sum() == accepted.sum()
     assert bars.values[:, C["volume"]].sum() == pytest.approx(trades.size[accepted].sum(), rel=1e-12)
     sided = accepted & (trades.side != 0)
@@ -220,7 +301,7 @@ def test_candles_old_doubled_off_the_grid_or_far_ahead_are_refused_one_by_one():
     far = candle(3 + MAX_FILL + 1, 1.0)
     given_ = candles(candle(2, 10.0), candle(1, 1.0), candle(2, 1.0), off, far, candle(3, 11.0))
     bars, refused = add_candles(BarState.empty(MINUTE, 0), given_, MINUTE)
-    assert refused.tolist() == [False, True, True, True, True, False]
+    assert refused.tolist() == [TAKEN, TOO_LATE, TOO_LATE, OFF_GRID, AHEAD, TAKEN]
     assert bars.values[:, C["close"]].tolist() == [10.0, 11.0]
     _, refused = add_candles(
         BarState.after(START + 2 * MINUTE, 10.0, MINUTE, 0), candles(candle(3 + MAX_FILL, 1.0)), MINUTE
@@ -244,4 +325,34 @@ def test_any_cut_of_the_candles_into_calls_gives_the_same_bars(minutes, sizes):
     assert same(joined(parts), whole)
     assert (np.diff(whole.ts) == MINUTE).all()
     newest = [m for i, m in enumerate(minutes) if m > max(minutes[:i], default=-99)]
-    assert (~refused).sum() == len(newest)
+    assert (refused == TAKEN).sum() == len(newest)
+
+
+def test_candles_after_a_real_gap_open_anew_wherever_they_are_cut():
+    gap = MAX_FILL + 50
+    every = candles(candle(1, 10.0), candle(2, 11.0), *(candle(gap + k, 20.0 + k) for k in range(20)))
+    whole, fates = add_candles(BarState.empty(MINUTE, 0), every, MINUTE)
+    assert fates.tolist() == [TAKEN] * 2 + [AHEAD] * (CONFIRM - 1) + [TAKEN] * (20 - CONFIRM + 1)
+    assert len(whole) == 2 + MAX_FILL + 20 - CONFIRM + 1
+    assert (np.diff(whole.ts) != MINUTE).sum() == 1
+    state = BarState.empty(MINUTE, 0)
+    parts = [add_candles(state, cut(every, i, i + 1), MINUTE)[0] for i in range(len(every))]
+    assert same(joined(parts), whole)
+
+
+@pytest.mark.parametrize("where", [0.3, 0.99, 1.0])
+def test_windows_of_a_batch_that_begin_in_a_gap_give_the_bars_of_one_piece(where):
+    """What the backfill does: go on from the newest bar with a trade, over the source's own rows."""
+    trades = table([trade(k, number=k + 1) for k in range(5)] + [far(k) for k in range(40)])
+    whole = BarState.empty(MINUTE, LATE)
+    end = int(trades.ts[-1]) // MINUTE * MINUTE + 2 * MINUTE
+    expected = joined([add_trades(whole, trades, MINUTE, LATE)[0], close_until(whole, end, MINUTE)])
+    seam = START + int((MAX_FILL + 101) * where) * MINUTE
+    first = BarState.empty(MINUTE, LATE)
+    done = [add_trades(first, cut(trades, trades.ts < seam), MINUTE, LATE)[0], close_until(first, seam, MINUTE)]
+    newest = int(joined(done).ts[joined(done).values[:, C["missing"]] == 0][-1])
+    again = BarState.after(newest, float(joined(done).values[0, C["close"]]), MINUTE, LATE)
+    add_trades(again, cut(trades, (trades.ts >= newest) & (trades.ts < seam)), MINUTE, LATE)
+    close_until(again, seam, MINUTE)
+    done += [add_trades(again, cut(trades, trades.ts >= seam), MINUTE, LATE)[0], close_until(again, end, MINUTE)]
+    assert same(joined(done), expected)
