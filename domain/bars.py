@@ -40,14 +40,18 @@ MAX_FILL = 10_080
 CONFIRM = 10
 """Events in a row beyond ``MAX_FILL`` that make the jump believed: a market that resumes trades again at once."""
 
-TAKEN, LATE, OFF_GRID, AHEAD = range(4)
-"""What became of an event: counted; its bar is closed; no multiple of the interval; too far ahead."""
+TAKEN, LATE, OFF_GRID, AHEAD, REPEATED = range(5)
+"""What became of an event: counted; its bar is closed; no multiple of the interval; too far ahead; counted before."""
+
+SEEN = 4_096
+"""Trades remembered by id, each at its id modulo this: ids count up, so these are about the newest ones."""
 
 # Layout of the integer state: the index of the next bar to close (0 = nothing seen), the index of the newest bar with
-# an event, how many events in a row voted for a time far ahead with the first and the newest of these times, then per
-# open bar the time and id of its first and last trade. Of the float state: the last close, then per open bar the ten
+# an event, how many events in a row voted for a time far ahead with the first and the newest of these times, then the
+# ids seen, then per open bar the time and id of its first and last trade. Of the float state: the last close, then per open bar the ten
 # columns of a bar, where VWAP holds the sum of price times size until the bar closes.
-_NEXT, _NEWEST, _VOTES, _SINCE, _UNTIL, _FIXED = range(6)
+_NEXT, _NEWEST, _VOTES, _SINCE, _UNTIL, _IDS = range(6)
+_FIXED = _IDS + SEEN
 _KEYS, _HEAD = 4, 1
 _WIDTH = len(BAR_COLUMNS)
 
@@ -69,7 +73,9 @@ class BarState:
             Nanoseconds. More lateness keeps more bars open at once.
         """
         slots = lateness // interval + 2
-        return cls(np.zeros(_FIXED + _KEYS * slots, np.int64), np.zeros(_HEAD + _WIDTH * slots, np.float64))
+        state = cls(np.zeros(_FIXED + _KEYS * slots, np.int64), np.zeros(_HEAD + _WIDTH * slots, np.float64))
+        state.ints[_IDS:_FIXED] = -1
+        return state
 
     @classmethod
     def after(cls, ts: int, close: float, interval: int, lateness: int, newest: int | None = None) -> BarState:
@@ -162,10 +168,12 @@ def _is_resumed(ints: Ints, ts: int, interval: int, lateness: int) -> bool:
 
 
 @njit(cache=True)
-def _sort_trades(ints: Ints, trade_ts: Ints, interval: int, lateness: int) -> tuple[Ints, Flags, int]:
+def _sort_trades(
+    ints: Ints, trade_ts: Ints, trade_id: Ints, interval: int, lateness: int
+) -> tuple[Ints, Flags, int]:
     """Return what becomes of each trade, which of them open the bars anew, and how many bars they close in all.
 
-    Only the votes of ``ints`` are changed.
+    Of ``ints`` only the votes and the ids seen are changed.
     """
     n = len(trade_ts)
     fates, opens, room = np.zeros(n, np.int64), np.zeros(n, np.bool_), 0
@@ -177,13 +185,17 @@ def _sort_trades(ints: Ints, trade_ts: Ints, interval: int, lateness: int) -> tu
         if index < following:
             fates[i] = LATE
             continue
+        seen = _IDS + trade_id[i] % SEEN
+        if ints[seen] == trade_id[i]:
+            fates[i] = REPEATED
+            continue
         if index - newest - 1 > MAX_FILL:
             if not _is_resumed(ints, trade_ts[i], interval, lateness):
                 fates[i] = AHEAD
                 continue
             room += newest + MAX_FILL + 1 - following
             opens[i], following, newest = True, index, index
-        ints[_VOTES] = 0
+        ints[_VOTES], ints[seen] = 0, trade_id[i]
         newest = max(newest, index)
         closed = max(following, (trade_ts[i] - lateness) // interval + 1)
         room += closed - following
@@ -194,7 +206,7 @@ def _sort_trades(ints: Ints, trade_ts: Ints, interval: int, lateness: int) -> tu
 @njit(cache=True)
 def _step_trades(ints: Ints, floats: Floats, trade_ts: Ints, trade_id: Ints, price: Floats, size: Floats, side: Sides,
                  interval: int, lateness: int) -> tuple[Ints, Floats, Ints]:  # fmt: skip
-    fates, opens, room = _sort_trades(ints, trade_ts, interval, lateness)
+    fates, opens, room = _sort_trades(ints, trade_ts, trade_id, interval, lateness)
     ts, values, m = np.empty(room, np.int64), np.empty((room, _WIDTH), np.float64), 0  # exact: unchecked writes follow
     for i in range(len(trade_ts)):
         if fates[i] != TAKEN:
@@ -274,7 +286,7 @@ def add_trades(state: BarState, trades: TradeTable, interval: int, lateness: int
     -------
     bars : gap-filled: each one interval after the one before, or the first after a hole
     fates : int64[n]
-        ``TAKEN`` (0) where a trade counts; ``LATE`` or ``AHEAD`` where it is refused.
+        ``TAKEN`` (0) where a trade counts; ``LATE``, ``AHEAD`` or ``REPEATED`` where it is refused.
     """
     ts, values, fates = _step_trades(
         state.ints, state.floats, trades.ts, trades.trade_id, trades.price, trades.size, trades.side, interval, lateness

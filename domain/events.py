@@ -6,9 +6,10 @@ everywhere: as record key, partition, line and table value.
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
+from msgspec import Meta
 
 Instrument = NewType("Instrument", str)
 Nanos = NewType("Nanos", int)
@@ -16,6 +17,11 @@ Nanos = NewType("Nanos", int)
 NANOS_PER_SECOND = 1_000_000_000
 NANOS_PER_MINUTE = 60 * NANOS_PER_SECOND
 NANOS_PER_DAY = 86_400 * NANOS_PER_SECOND
+
+Time = Annotated[int, Meta(ge=1, le=2**62)]
+"""A time that can be one: until the year 2116, so that a horizon or a week more never overflows."""
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 BUY, SELL, UNKNOWN = 1, -1, 0
 """The taker's side of a trade."""
@@ -40,11 +46,11 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     """
 
     instrument: str
-    ts_event: int
-    trade_id: int
+    ts_event: Time
+    trade_id: Count
     price: float
     size: float
-    side: int
+    side: Annotated[int, Meta(ge=-1, le=1)]
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +73,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     """
 
     instrument: str
-    ts_event: int
+    ts_event: Time
     open: float
     high: float
     low: float
@@ -107,15 +113,15 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
     prediction_id: str
     instrument: str
-    ts_event: int
-    horizon_s: int
+    ts_event: Time
+    horizon_s: Annotated[int, Meta(ge=1, le=2**31)]
     price_change: float
     direction: float
     volatility: float
-    model_version: int
-    n_learned: int
-    model_watermark: int
-    predicted_at: int
+    model_version: Count
+    n_learned: Count
+    model_watermark: Count
+    predicted_at: Count
 
     @property
     def model_age_s(self) -> float:
@@ -135,7 +141,14 @@ class Announcement(msgspec.Struct, frozen=True):
 class DeadLetter(msgspec.Struct, frozen=True):
     """A record that was refused, with where it came from and why.
 
-    ``payload`` is the record's value as text (undecodable bytes escaped), so that nothing is lost.
+    Attributes
+    ----------
+    service, reason, message : who refused it, for which countable reason, in which words
+    topic, partition, offset : where it stands; offset -1 when it never reached a topic (a candle from a source)
+    payload : str
+        The record's value: as text where that gives back the very bytes, otherwise in base64.
+    encoding : ``text`` or ``base64``
+    size, sha256 : of the whole value; ``payload`` is only its beginning where it is larger than ``KEPT_BYTES``
     """
 
     service: str
@@ -145,3 +158,6 @@ class DeadLetter(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     payload: str
+    encoding: str = "text"
+    size: int = 0
+    sha256: str = ""

@@ -14,13 +14,14 @@ doi:10.1086/296071.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numba import njit
 
 from domain.bars import CLOSE, HIGH, LOW, MISSING, VOLUME
-from domain.events import NANOS_PER_DAY
+from domain.events import NANOS_PER_DAY, Time
 from domain.tables import BarTable, ExampleTable, Floats, Ints, VectorTable
 
 FEATURES = (
@@ -174,7 +175,7 @@ def examples(bars: BarTable, asked: VectorTable, after: int, horizon: int, inter
 
 
 VectorRecord = msgspec.defstruct(
-    "VectorRecord", [("instrument", str), ("ts_event", int), *((name, float) for name in FEATURES)], gc=False
+    "VectorRecord", [("instrument", str), ("ts_event", Time), *((name, float) for name in FEATURES)], gc=False
 )
 """A vector as a flat record of topic ``features``."""
 
@@ -182,10 +183,10 @@ ExampleRecord = msgspec.defstruct(
     "ExampleRecord",
     [
         ("instrument", str),
-        ("ts_event", int),
+        ("ts_event", Time),
         *((name, float) for name in FEATURES),
-        ("ts_available", int),
-        ("horizon_s", int),
+        ("ts_available", Time),
+        ("horizon_s", Annotated[int, msgspec.Meta(ge=1, le=2**31)]),
         ("price_change", float),
         ("direction", float | None),
         ("volatility", float),

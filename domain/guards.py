@@ -34,7 +34,7 @@ WARM_UP = 100
 """Answers that only teach the scale, before the first value is pulled back."""
 
 LABEL_REACH = 8.0
-"""Deviations from its mean at which a label is held: five-minute returns pass 8 about once in 10,000."""
+"""Deviations from its mean at which a label is held. In 2019 1 in 375 five-minute changes of BTC-USD passed it."""
 
 FEATURE_REACH = 16.0
 """The same for a feature: twice the compiled learner's own clip, which stays the one that honest rows feel."""

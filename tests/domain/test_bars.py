@@ -10,6 +10,7 @@ from domain.bars import (
     LATE as TOO_LATE,
     MAX_FILL,
     OFF_GRID,
+    REPEATED,
     TAKEN,
     BarState,
     add_candles,
@@ -35,7 +36,7 @@ def built(*batches, interval=MINUTE, lateness=LATE):
 
 def slow_bars(trades, interval, lateness, end):
     """The same law in plain python: keep every trade of an open bar in a list."""
-    waiting, following, newest, close, bars, fates, votes = {}, None, None, None, [], [], []
+    waiting, following, newest, close, bars, fates, votes, seen = {}, None, None, None, [], [], [], set()
 
     def shut():
         nonlocal following, close
@@ -59,6 +60,9 @@ def slow_bars(trades, interval, lateness, end):
         if number < following:
             fates.append(TOO_LATE)
             continue
+        if t[1] in seen:
+            fates.append(REPEATED)
+            continue
         if number - newest - 1 > MAX_FILL:
             if votes and not -lateness <= t[0] - max(votes) <= MAX_FILL * interval:
                 votes = []
@@ -70,6 +74,7 @@ def slow_bars(trades, interval, lateness, end):
                 shut()
             following, newest, close = number, number, t[2]
         votes, newest = [], max(newest, number)
+        seen.add(t[1])
         fates.append(TAKEN)
         while (following + 1) * interval + lateness <= t[0]:
             shut()
@@ -124,6 +129,14 @@ def test_a_late_trade_is_refused_and_changes_nothing():
     assert state.ints.tobytes() + state.floats.tobytes() == without.ints.tobytes() + without.floats.tobytes()
 
 
+def test_a_trade_that_comes_twice_counts_once_wherever_the_calls_are_cut():
+    rows = [trade(1, 100.0, 7), trade(2, 101.0, 8), trade(1, 100.0, 7), trade(3, 99.0, 9), trade(2, 101.0, 8)]
+    for batches in ([rows], [rows[:2], rows[2:]], [[row] for row in rows]):
+        bars, fates, _ = built(*batches, [trade(70, number=10)])
+        assert fates.tolist() == [TAKEN, TAKEN, REPEATED, TAKEN, REPEATED, TAKEN]
+        assert bars.values[0, [C["trades"], C["volume"]]].tolist() == [3.0, 3.0]
+
+
 def test_a_jump_over_max_fill_is_refused_and_a_jump_up_to_it_is_filled():
     reach = (MAX_FILL + 2) * 60
     bars, refused, _ = built([trade(1)], [trade(reach, number=2)], [trade(62, number=3)])
@@ -163,7 +176,7 @@ def test_one_wrong_clock_never_opens_the_bars_however_often_it_speaks():
     _, refused, _ = built([trade(1), *(far(0) for _ in range(50)), trade(70, number=2)])
     assert refused.tolist() == [TAKEN] + [AHEAD] * 50 + [TAKEN]
     # Clocks that do not agree with each other are no market either.
-    wild = [trade((MAX_FILL + 100) * 60 * (k + 1), number=k) for k in range(50)]
+    wild = [trade((MAX_FILL + 100) * 60 * (k + 1), number=k + 2) for k in range(50)]
     assert built([trade(1), *wild])[1].tolist() == [TAKEN] + [AHEAD] * 50
 
 

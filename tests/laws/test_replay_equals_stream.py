@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.bars import MAX_FILL
 from domain.config import Model
 from domain.tables import BarTable, TradeTable
 from tests.domain.samples import LOGISTIC, MINUTE, RLS, SECOND, cut, market, same, walk
@@ -79,6 +80,27 @@ def test_any_split_and_any_chunking_of_candles_give_the_same_rows_and_models(see
     windows = sorted({int(candles.ts[0]) + int(share * (n - 1)) * MINUTE for share in shares})
     setting = Setting(MINUTE, 0, 5 * MINUTE, (RLS, LOGISTIC))
     prove(setting, candles, windows, sizes, saves)
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    seed=st.integers(0, 2**32),
+    at=st.floats(0.2, 0.8),
+    length=st.integers(MAX_FILL // 2, 3 * MAX_FILL),
+    shares=st.lists(st.floats(0.02, 0.95), min_size=1, max_size=4),
+    sizes=sizes,
+    saves=st.sampled_from([0, 7]),
+)
+def test_a_gap_too_long_to_be_filled_gives_the_same_hole_in_batch_and_stream(seed, at, length, shares, sizes, saves):
+    trades = market(seed, 2_400)
+    later = trades.ts >= int(np.quantile(trades.ts, at))
+    trades.ts[later] += length * SECOND
+    trades = cut(trades, np.argsort(later, kind="stable"))  # nothing is out of order across the gap
+    first, last = int(trades.ts.min()) // SECOND + 1, int(trades.ts.max()) // SECOND
+    windows = sorted({(first + int(share * (last - first))) * SECOND for share in shares})
+    told = prove(Setting(gaps=True, fleet=(RLS,)), trades, windows, sizes, saves)
+    holes = int((np.diff(told.bars.ts) != SECOND).sum())
+    assert holes == (length > MAX_FILL + 20) or abs(length - MAX_FILL) <= 20
 
 
 def test_a_forest_with_a_seed_replays_too():

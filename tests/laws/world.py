@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from domain.bars import BAR_COLUMNS, CLOSE, BarState, add_candles, add_trades, close_until
+from domain.bars import BAR_COLUMNS, CLOSE, MISSING, BarState, add_candles, add_trades, close_until
 from domain.checkpoint import Checkpoint
 from domain.config import Model
 from domain.features import FEATURES, examples, vectors
@@ -27,6 +27,8 @@ class Setting:
     lateness: int = 2 * SECOND
     horizon: int = 5 * SECOND
     fleet: tuple[Model, ...] = (RLS, LINEAR)
+    gaps: bool = False
+    """Whether there are gaps longer than is ever filled, whose first events are refused."""
 
     def add(self, state: BarState, events: TradeTable | BarTable) -> BarTable:
         """Bars closed by some events, none of which may be refused."""
@@ -34,8 +36,21 @@ class Setting:
             bars, refused = add_trades(state, events, self.interval, self.lateness)
         else:
             bars, refused = add_candles(state, events, self.interval)
-        assert not refused.any()
+        assert self.gaps or not refused.any()
         return bars
+
+    def state_at(self, bars: BarTable, start: int, events: TradeTable | BarTable | None = None) -> BarState:
+        """The state just after ``start``, from the bars before it and, in a gap, the events since the last of them."""
+        if not len(bars):
+            return BarState.empty(self.interval, self.lateness)
+        newest = int(np.flatnonzero(bars.values[:, MISSING] == 0)[-1])
+        ts, close = int(bars.ts[newest]), float(bars.values[newest, CLOSE])
+        if events is None or ts == start:
+            return BarState.after(int(bars.ts[-1]), close, self.interval, self.lateness, ts)
+        state = BarState.after(ts, close, self.interval, self.lateness)
+        self.add(state, self.before(events, ts, start))
+        close_until(state, start, self.interval)
+        return state
 
     def before(self, events: TradeTable | BarTable, start: int, end: int) -> TradeTable | BarTable:
         """The events whose bars end in ``(start, end]``, in order of arrival."""
@@ -76,9 +91,7 @@ def batch(setting: Setting, events: TradeTable | BarTable, windows: list[int]) -
     )
     start = 0
     for end in windows:
-        state = BarState.empty(setting.interval, setting.lateness)
-        if len(told.bars):
-            state = BarState.after(start, float(told.bars.values[-1, CLOSE]), setting.interval, setting.lateness)
+        state = setting.state_at(told.bars, start, events)
         fresh = [setting.add(state, setting.before(events, start, end)), close_until(state, end, setting.interval)]
         told.bars = joined([told.bars, *fresh])
         reach = start - lead(setting.horizon, setting.interval) * setting.interval
@@ -95,9 +108,7 @@ def batch(setting: Setting, events: TradeTable | BarTable, windows: list[int]) -
 def stream(setting: Setting, told: Told, events: TradeTable | BarTable, end: int, sizes: list[int], saves: int) -> None:
     """Go on from where ``told`` stands, a few events a call, saving and loading everything at every ``saves``-th."""
     seam = told.line.watermark
-    state = BarState.empty(setting.interval, setting.lateness)
-    if len(told.bars):
-        state = BarState.after(seam, float(told.bars.values[-1, CLOSE]), setting.interval, setting.lateness)
+    state = setting.state_at(told.bars, seam)
     keep = lead(setting.horizon, setting.interval)
     pipeline = Pipeline(
         setting.interval, setting.horizon, cut(told.bars, max(0, len(told.bars) - keep), len(told.bars))
