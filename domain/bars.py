@@ -48,8 +48,8 @@ SEEN = 4_096
 
 # Layout of the integer state: the index of the next bar to close (0 = nothing seen), the index of the newest bar with
 # an event, how many events in a row voted for a time far ahead with the first and the newest of these times, then the
-# ids seen, then per open bar the time and id of its first and last trade. Of the float state: the last close, then per open bar the ten
-# columns of a bar, where VWAP holds the sum of price times size until the bar closes.
+# ids seen, then per open bar the time and id of its first and last trade. Of the float state: the last close, then per
+# open bar the ten columns of a bar, where VWAP holds the sum of price times size until the bar closes.
 _NEXT, _NEWEST, _VOTES, _SINCE, _UNTIL, _IDS = range(6)
 _FIXED = _IDS + SEEN
 _KEYS, _HEAD = 4, 1
@@ -164,13 +164,11 @@ def _is_resumed(ints: Ints, ts: int, interval: int, lateness: int) -> bool:
         ints[_VOTES], ints[_SINCE], ints[_UNTIL] = 0, ts, ts
     ints[_VOTES] += 1
     ints[_UNTIL] = max(ints[_UNTIL], ts)
-    return ints[_VOTES] >= CONFIRM and ints[_UNTIL] - ints[_SINCE] >= interval
+    return bool(ints[_VOTES] >= CONFIRM and ints[_UNTIL] - ints[_SINCE] >= interval)
 
 
 @njit(cache=True)
-def _sort_trades(
-    ints: Ints, trade_ts: Ints, trade_id: Ints, interval: int, lateness: int
-) -> tuple[Ints, Flags, int]:
+def _sort_trades(ints: Ints, trade_ts: Ints, trade_id: Ints, interval: int, lateness: int) -> tuple[Ints, Flags, int]:
     """Return what becomes of each trade, which of them open the bars anew, and how many bars they close in all.
 
     Of ``ints`` only the votes and the ids seen are changed.

@@ -105,7 +105,8 @@ def _held(value: float, moments: Floats, reach: float) -> float:
     if moments[0] < WARM_UP or moments[2] <= 0.0:
         return value
     width = reach * math.sqrt(moments[2] / moments[0])
-    return min(max(value, moments[1] - width), moments[1] + width)
+    held: float = min(max(value, moments[1] - width), moments[1] + width)
+    return held
 
 
 @njit(cache=True)

@@ -19,12 +19,10 @@ from typing import Protocol
 import structlog
 
 from domain.config import Places, Project
-from domain.errors import BadRecord, TidemillError
-from domain.events import DeadLetter
+from domain.errors import TidemillError
 from domain.health import Beat, Phase
 from streaming.clock import Clock, SystemClock
-from streaming.codec import encode
-from streaming.transport import Records, Transport, Writer
+from streaming.transport import Transport
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.lake import Lake
@@ -131,34 +129,6 @@ class Stage(Protocol):
     def finished(self) -> bool:
         """Whether there is nothing more to do, ever (a recorded source that has ended)."""
         ...
-
-
-class DeadLetters:
-    """Sends refused records to their topic and counts them by reason."""
-
-    def __init__(self, service: str, control: Control, writer: Writer) -> None:
-        self._service, self._control, self._writer = service, control, writer
-        self._counts: dict[str, int] = {}
-
-    def refuse(self, records: Records, i: int, error: BadRecord) -> None:
-        """Send record ``i`` of ``records`` away; the stream goes on."""
-        letter = DeadLetter(
-            service=self._service,
-            reason=error.reason,
-            message=str(error),
-            topic=records.topic,
-            partition=records.partition,
-            offset=records.offsets[i],
-            payload=records.values[i].decode("utf-8", "backslashreplace"),
-        )
-        self._writer.send("dead_letters", 0, records.topic, [encode(letter)])
-        self._counts[error.reason] = self._counts.get(error.reason, 0) + 1
-
-    def save(self) -> None:
-        """Add what was refused since the last call to the counts in the control database."""
-        for reason, n in self._counts.items():
-            self._control.count_dead_letter(self._service, reason, n)
-        self._counts.clear()
 
 
 class _Heart(threading.Thread):

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from domain.bars import BAR_COLUMNS, CLOSE, HIGH, LOW, OPEN, VOLUME
+from domain.bars import AHEAD, BAR_COLUMNS, CLOSE, HIGH, LATE, LOW, OFF_GRID, OPEN, REPEATED, VOLUME
 from domain.errors import BadRecord
-from domain.events import Bar, Prediction, Trade
+from domain.events import NANOS_PER_SECOND, Bar, Prediction, Trade
 from domain.features import FEATURES, TARGETS, ExampleRecord, VectorRecord
 from domain.tables import BarTable, ExampleTable, Flags, Floats, TradeTable, VectorTable
 from streaming.transport import Records
@@ -36,6 +36,15 @@ _D = len(FEATURES)
 
 LARGEST = 1e8
 """Bound of a target, basis points: no ratio of two floats has a larger logarithm."""
+_PRICES = "prices must be positive, low <= open and close <= high, volumes >= 0"
+_FINITE = "a feature or target is not finite, or larger than any price could make it"
+FATES = {
+    LATE: ("late", "its bar is already closed"),
+    OFF_GRID: ("grid", "its time is no multiple of the interval"),
+    AHEAD: ("ahead", "its clock is further ahead than a gap is filled, and no others agree with it yet"),
+    REPEATED: ("duplicate", "a trade of this id was counted before"),
+}
+"""Reason and words for what ``domain.bars`` refuses."""
 Refuse = Callable[[Records, int, BadRecord], None]
 
 
@@ -88,7 +97,7 @@ def bars(records: Records, instrument: str, refuse: Refuse) -> tuple[BarTable, l
     fine = _sound(values)
     for i in np.flatnonzero(~fine):
         at = records.offsets.index(rows[i][0])
-        refuse(records, at, BadRecord("price", "prices must be positive, low <= open and close <= high, volumes >= 0"))
+        refuse(records, at, BadRecord("price", _PRICES))
     ts = np.array([row[2] for row in rows], np.int64)
     return BarTable(ts[fine], values[fine]), [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
 
@@ -109,9 +118,17 @@ def vectors(records: Records, instrument: str, refuse: Refuse) -> tuple[VectorTa
     return VectorTable(ts[fine], values[fine]), [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
 
 
-def examples(records: Records, instrument: str, refuse: Refuse) -> tuple[ExampleTable, list[int]]:
-    """Return the examples of a batch and their offsets; non-finite features or targets are refused."""
-    rows = _rows(records, _EXAMPLE, instrument, refuse)
+def examples(records: Records, instrument: str, refuse: Refuse, horizon: int = 0) -> tuple[ExampleTable, list[int]]:
+    """Return the examples of a batch and their offsets; non-finite features or targets are refused.
+
+    So are examples of another horizon (ns) than this one, unless it is 0.
+    """
+    rows = []
+    for row in _rows(records, _EXAMPLE, instrument, refuse):
+        if horizon and wrong_horizon(row[2], row[3 + _D], row[4 + _D], horizon):
+            refuse(records, records.offsets.index(row[0]), BadRecord("horizon", "its targets lie elsewhere than asked"))
+        else:
+            rows.append(row)
     values = np.array([row[3 : 3 + _D] for row in rows], np.float64).reshape(len(rows), _D)
     targets = np.array(
         [[math.nan if y is None else y for y in row[5 + _D :]] for row in rows], np.float64
@@ -125,10 +142,35 @@ def examples(records: Records, instrument: str, refuse: Refuse) -> tuple[Example
     return table, [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
 
 
+def wrong_horizon(ts: int, available: int, horizon_s: int, horizon: int) -> bool:
+    """Return whether an example's or a prediction's times are of another horizon than this one, ns."""
+    return available - ts != horizon or horizon_s != horizon // NANOS_PER_SECOND
+
+
+def fault(record: object, horizon: int) -> BadRecord | None:
+    """Return why a decoded bar, vector, example or prediction must not rest in the lake, None when it may.
+
+    The rules are those of the batch decoders above, record by record: what the trainer refuses is not landed either.
+    """
+    if isinstance(record, Bar):
+        row = np.array([msgspec.structs.astuple(record)[2:]])
+        return None if _sound(row)[0] else BadRecord("price", _PRICES)
+    if isinstance(record, Prediction):
+        named = f"{record.instrument}/{record.ts_event}/{horizon // NANOS_PER_SECOND}"
+        return None if record.prediction_id == named else BadRecord("horizon", "its id is not that of its time")
+    if isinstance(record, ExampleRecord):
+        *_, ts_available, horizon_s, change, direction, volatility = msgspec.structs.astuple(record)
+        if wrong_horizon(record.ts_event, ts_available, horizon_s, horizon):  # type: ignore[attr-defined]
+            return BadRecord("horizon", "its targets lie elsewhere than asked")
+        if max(abs(change), abs(direction or 0.0), abs(volatility)) > LARGEST:
+            return BadRecord("finite", _FINITE)
+    return None
+
+
 def _finite(values: Floats, rows: list[tuple[Any, ...]], records: Records, refuse: Refuse) -> Flags:
     fine: Flags = np.logical_and.reduce(np.isfinite(values), axis=1)
     for i in np.flatnonzero(~fine):
-        refuse(records, records.offsets.index(rows[i][0]), BadRecord("finite", "a feature or target is not finite"))
+        refuse(records, records.offsets.index(rows[i][0]), BadRecord("finite", _FINITE))
     return fine
 
 

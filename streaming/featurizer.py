@@ -14,17 +14,19 @@ import structlog
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from domain.bars import CLOSE, BarState, add_trades
+from domain.bars import TAKEN, BarState, add_trades
 from domain.errors import BadRecord
 from domain.features import WINDOW
 from domain.pipeline import Pipeline, lead
 from domain.tables import BarTable
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
 from streaming import codec
-from streaming.app import Context, DeadLetters, Pulse
+from streaming.app import Context, Pulse
+from streaming.dead_letters import DeadLetters
+from streaming.gate import Gate
 from streaming.seam import safe_point
 from streaming.transport import Logs, Records
-from warehouse.features import read_table
+from warehouse.features import newest_bar, read_table
 from warehouse.files import write_atomic
 
 
@@ -34,6 +36,7 @@ class _Works:
 
     bars: BarState
     pipeline: Pipeline
+    gate: Gate[BarTable]
     offset: int
 
 
@@ -70,7 +73,7 @@ class Featurizer:
             instrument = self._project.instruments[records.partition]
             bars = self._bars(records, instrument, works)
             vectors, examples = works.pipeline.extend(bars)
-            works.offset = records.offsets[-1] + 1
+            works.offset = works.gate.resume(records.offsets[-1] + 1)
             self._send(FEATURES, records.partition, instrument, codec.encode_vectors(instrument, vectors))
             labelled = codec.encode_examples(instrument, examples, self._project.horizon_s)
             self._send(FEATURES_WITH_TARGET, records.partition, instrument, labelled)
@@ -80,8 +83,8 @@ class Featurizer:
     def save(self) -> None:
         """Flush the outputs, then write each instrument's state."""
         self._logs.check()
-        self._writer.flush()
         self._dead.save()
+        self._writer.flush()
         for partition, instrument in enumerate(self._project.instruments):
             works = self._works[partition]
             log = self._logs.identities[self._topic]
@@ -104,6 +107,8 @@ class Featurizer:
             ready=all(len(works.pipeline.tail) > WINDOW for works in self._works.values()),
             detail={
                 "watermark": max(works.pipeline.newest for works in self._works.values()),
+                "dead_letters": self._dead.totals,
+                "repeated": sum(works.gate.repeated for works in self._works.values()),
                 **{f"sent_{topic}": n for topic, n in self._counts.items()},
             },
         )
@@ -115,18 +120,17 @@ class Featurizer:
 
     def _bars(self, records: Records, instrument: str, works: _Works) -> BarTable:
         if self._topic == BARS:
-            bars, _ = codec.bars(records, instrument, self._dead.refuse)
-            return bars
-        trades, offsets = codec.trades(records, instrument, self._dead.refuse)
-        bars, refused = add_trades(works.bars, trades, self._project.interval, self._project.lateness)
-        for offset in (o for o, bad in zip(offsets, refused, strict=True) if bad):
-            self._refuse_late(records, offset)
+            return works.gate.admit(*codec.bars(records, instrument, self._refuse), records)[0]
+        trades, offsets = codec.trades(records, instrument, self._refuse)
+        bars, fates = add_trades(works.bars, trades, self._project.interval, self._project.lateness)
+        for offset, fate in zip(offsets, fates.tolist(), strict=True):
+            if fate != TAKEN:
+                self._refuse(records, records.offsets.index(offset), BadRecord(*codec.FATES[fate]))
         self._send(BARS, records.partition, instrument, codec.encode_bars(instrument, bars))
         return bars
 
-    def _refuse_late(self, records: Records, offset: int) -> None:
-        error = BadRecord("late", "the trade's bar is already closed, or its clock is far ahead")
-        self._dead.refuse(records, records.offsets.index(offset), error)
+    def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
+        self._dead.refuse(records, i, error)
 
     def _send(self, topic: str, partition: int, key: str, values: list[bytes]) -> None:
         self._writer.send(topic, partition, key, values)
@@ -159,8 +163,11 @@ class Featurizer:
             self._log.error("warming from the lake", instrument=instrument, topic=self._topic, reason=why)
             return None
         tail = BarTable(arrays["ts"].copy(), arrays["values"].copy())
-        bars = BarState(arrays["ints"].copy(), arrays["floats"].copy())
-        return _Works(bars, Pipeline(self._project.interval, self._project.horizon, tail), offset)
+        return self._works_of(BarState(arrays["ints"].copy(), arrays["floats"].copy()), tail, offset)
+
+    def _works_of(self, bars: BarState, tail: BarTable, offset: int) -> _Works:
+        pipeline = Pipeline(self._project.interval, self._project.horizon, tail)
+        return _Works(bars, pipeline, Gate(pipeline.newest, self._project.interval, self._refuse), offset)
 
     def _warm(self, instrument: str, partition: int) -> _Works:
         """Return the state as it stands at the safe point: the lake's last bars before it, the topic from its start."""
@@ -169,8 +176,11 @@ class Featurizer:
             watermark = safe_point(self._context.registry, lake, instrument, partition)
             start = watermark - lead(p.horizon, p.interval) * p.interval
             bars = read_table(lake, "bars", instrument, start, watermark)
+            newest = newest_bar(lake, instrument, watermark)
         state = BarState.empty(p.interval, p.lateness)
-        if len(bars):
-            state = BarState.after(int(bars.ts[-1]), float(bars.values[-1, CLOSE]), p.interval, p.lateness)
+        if newest is not None:
+            ts, close = newest
+            last = int(bars.ts[-1]) if len(bars) else ts
+            state = BarState.after(last, close, p.interval, p.lateness, ts)
         self._log.info("warmed from the lake", instrument=instrument, bars=len(bars), watermark=watermark)
-        return _Works(state, Pipeline(p.interval, p.horizon, bars), self._logs.low((self._topic, partition)))
+        return self._works_of(state, bars, self._logs.low((self._topic, partition)))

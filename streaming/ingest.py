@@ -9,16 +9,18 @@ from __future__ import annotations
 import numpy as np
 import structlog
 
-from domain.bars import BAR_COLUMNS, CLOSE, BarState, add_candles
+from domain.bars import BAR_COLUMNS, CLOSE, TAKEN, BarState, add_candles
 from domain.errors import BadRecord, BadState
 from domain.events import Bar, Trade
 from domain.tables import BarTable
 from domain.topics import BARS, TRADES
 from markets.source import Feed, Resume, Source
 from streaming import codec
-from streaming.app import Context, DeadLetters, Pulse
+from streaming.app import Context, Pulse
+from streaming.dead_letters import DeadLetters
+from streaming.gate import newest_in_order, newest_trade
 from streaming.seam import safe_point
-from streaming.transport import Records, newest
+from streaming.transport import Records
 from warehouse.features import read_table
 
 POLL = 2_000
@@ -64,8 +66,8 @@ class Ingest:
 
     def save(self) -> None:
         """Flush; the topic itself is the checkpoint."""
-        self._writer.flush()
         self._dead.save()
+        self._writer.flush()
 
     def pulse(self) -> Pulse:
         """Say how far the market has come."""
@@ -74,7 +76,12 @@ class Ingest:
             progress=self._sent,
             lag=0,
             ready=True,
-            detail={"sent": self._sent, "watermark": self._newest, "simulated": self._source.simulated},
+            detail={
+                "sent": self._sent,
+                "watermark": self._newest,
+                "simulated": self._source.simulated,
+                "dead_letters": self._dead.totals,
+            },
         )
 
     def close(self, *, clean: bool) -> None:  # noqa: ARG002 - nothing is kept back here
@@ -90,13 +97,13 @@ class Ingest:
     def _resume(self, instrument: str, partition: int) -> Resume:
         transport, clock = self._context.transport, self._context.clock
         if self._topic == TRADES:
-            trade = newest(transport, clock, (TRADES, partition), codec.trade)
+            trade = newest_trade(transport, clock, (TRADES, partition), self._project.interval)
             if trade is not None:
                 return Resume(trade.ts_event, trade.trade_id)
             # A trade at the very nanosecond of a bar's end belongs to the bar after it.
             with self._context.open_lake(read_only=True) as lake:
                 return Resume(safe_point(self._context.registry, lake, instrument, partition) - 1)
-        bar = newest(transport, clock, (BARS, partition), codec.bar)
+        bar = newest_in_order(transport, clock, (BARS, partition), codec.bar, self._project.interval)
         ts, close = (bar.ts_event, bar.close) if bar else self._last_bar(instrument, partition)
         interval = self._project.interval
         self._fill[instrument] = BarState.after(ts, close, interval, 0) if close else BarState.empty(interval, 0)
@@ -111,8 +118,8 @@ class Ingest:
     def _bars(self, instrument: str, events: list[Trade | Bar]) -> list[bytes]:
         ts = np.array([bar.ts_event for bar in events], np.int64)
         values = np.array([[getattr(bar, name) for name in BAR_COLUMNS] for bar in events], np.float64)
-        filled, refused = add_candles(self._fill[instrument], BarTable(ts, values), self._project.interval)
-        for i in np.flatnonzero(refused):
+        filled, fates = add_candles(self._fill[instrument], BarTable(ts, values), self._project.interval)
+        for i in np.flatnonzero(fates != TAKEN):
             record = Records(self._topic, self._partition[instrument], [-1], [codec.encode(events[i])])
-            self._dead.refuse(record, 0, BadRecord("late", "the candle is not newer than the last, or off the grid"))
+            self._dead.refuse(record, 0, BadRecord(*codec.FATES[int(fates[i])]))
         return codec.encode_bars(instrument, filled)

@@ -5,20 +5,28 @@ The offset in the lake is the only truth, so a crash neither loses a row nor lan
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import structlog
 
 from domain.errors import BadRecord
 from domain.events import Bar, Prediction
 from domain.features import ExampleRecord, VectorRecord
+from domain.tables import Ints
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS
-from streaming.app import Context, DeadLetters, Pulse
+from streaming import codec
+from streaming.app import Context, Pulse
 from streaming.codec import is_followed
+from streaming.dead_letters import DeadLetters
+from streaming.gate import Gate
 from streaming.seam import seam_of
 from streaming.transport import Key, Logs, Records
 from warehouse.landing import Batch, Landed, all_landed, land, realign
 from warehouse.maintenance import tidy
-from warehouse.tables import records_to_rows
+from warehouse.tables import TIME, records_to_rows
 
 TABLES = {BARS: "bars", FEATURES: "features", FEATURES_WITH_TARGET: "examples", PREDICTIONS: "predictions"}
 _KINDS = {BARS: Bar, FEATURES: VectorRecord, FEATURES_WITH_TARGET: ExampleRecord, PREDICTIONS: Prediction}
@@ -33,6 +41,21 @@ TIDY_S = 120.0
 """Seconds between merges of the small files that the commits leave."""
 
 
+@dataclass(frozen=True)
+class _Arrived:
+    """Records by the time that orders their table, ns."""
+
+    ts: Ints
+    rows: npt.NDArray[np.object_]
+
+
+def _arrived(topic: str, records: list[object]) -> _Arrived:
+    rows = np.empty(len(records), np.object_)
+    rows[:] = records
+    column = TIME[TABLES[topic]]
+    return _Arrived(np.array([getattr(record, column) for record in records], np.int64), rows)
+
+
 class Lander:
     """Consumes ``bars``, ``features``, ``features_with_target`` and ``predictions``, writes the lake."""
 
@@ -44,6 +67,7 @@ class Lander:
         self._decoders = {topic: msgspec.json.Decoder(kind) for topic, kind in _KINDS.items()}
         self._log = structlog.get_logger().bind(service=self.name)
         self._waiting: dict[Key, tuple[list[object], list[int]]] = {}
+        self._gates: dict[Key, Gate[_Arrived]] = {}
         self._rows = 0
         self._landed = dict.fromkeys(TABLES.values(), 0)
         self._committed = self._tidied = context.clock.monotonic()
@@ -55,6 +79,9 @@ class Lander:
         self._floors = [seam_of(context.registry, instrument) for instrument in self._project.instruments]
         self._logs, done = Logs(context.transport, context.clock, TABLES, count), all_landed(self._lake)
         start = {key: self._resume(key, done.get(key)) for key in ((t, p) for t in TABLES for p in range(count))}
+        for key in start:
+            newest = done[key].last_ts if key in done else self._floors[key[1]]
+            self._gates[key] = Gate(newest, self._project.interval, self._refuse)
         self._reader = context.transport.reader(self.name, start)
         self._writer = context.transport.writer()
         self._dead = DeadLetters(self.name, context.control, self._writer)
@@ -89,7 +116,11 @@ class Lander:
             progress=sum(position.values()),
             lag=None if lag is None else lag + self._rows,
             ready=True,
-            detail={f"landed_{table}": n for table, n in self._landed.items()},
+            detail={
+                "dead_letters": self._dead.totals,
+                "repeated": sum(gate.repeated for gate in self._gates.values()),
+                **{f"landed_{table}": n for table, n in self._landed.items()},
+            },
         )
 
     def close(self, *, clean: bool) -> None:
@@ -112,34 +143,46 @@ class Lander:
             realign(self._lake, {key: (start, self._logs.identities[key[0]])})
         return start
 
+    def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
+        self._dead.refuse(records, i, error)
+
     def _collect(self, records: Records) -> None:
         decoder, instrument = self._decoders[records.topic], self._project.instruments[records.partition]
-        rows, offsets = self._waiting.setdefault((records.topic, records.partition), ([], []))
+        key = (records.topic, records.partition)
+        found: list[object] = []
+        at: list[int] = []
         for i, value in enumerate(records.values):
             try:
                 record = decoder.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                self._dead.refuse(records, i, BadRecord("schema", str(error)))
+            except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+                self._dead.refuse(records, i, BadRecord("schema", str(wrong)))
                 continue
             if record.instrument != instrument:
                 self._dead.refuse(records, i, BadRecord("instrument", f"{record.instrument} is not {instrument}"))
                 continue
-            rows.append(record)
-            offsets.append(records.offsets[i])
+            if (error := codec.fault(record, self._project.horizon)) is not None:
+                self._dead.refuse(records, i, error)
+                continue
+            found.append(record)
+            at.append(records.offsets[i])
+        passing, offsets = self._gates[key].admit(_arrived(records.topic, found), at, records)
+        rows, waiting = self._waiting.setdefault(key, ([], []))
+        rows += passing.rows.tolist()
+        waiting += offsets
         self._rows += len(records.offsets)
 
     def _commit(self) -> None:
         if not self._waiting:
             return
         # A refused record is skipped for good by this commit: its letter must be safe before.
-        self._writer.flush()
+        self._dead.save()
         batches = [
             Batch(
                 table=TABLES[topic],
                 topic=topic,
                 partition=partition,
                 rows=records_to_rows(TABLES[topic], rows, offsets),
-                next_offset=self._reader.position[topic, partition],
+                next_offset=self._gates[topic, partition].resume(self._reader.position[topic, partition]),
                 floor=self._floors[partition],
                 log=self._logs.identities[topic],
             )

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from domain.errors import ArtifactRefused, BadState
+from domain.errors import ArtifactRefused, BadRecord, BadState
 from domain.events import Prediction
 from domain.fleet import Line
 from domain.tables import Floats, VectorTable
 from domain.topics import FEATURES, MODEL_VERSIONS, PREDICTIONS
 from streaming import codec
-from streaming.app import Context, DeadLetters, Pulse
+from streaming.app import Context, Pulse
+from streaming.dead_letters import DeadLetters
+from streaming.gate import Gate, newest_in_order
 from streaming.seam import newest_good
 from streaming.serving import Board, Server
-from streaming.transport import Key, find, newest
+from streaming.transport import Key, Records, find
 
 
 @dataclass
@@ -29,6 +31,7 @@ class _Served:
 
     line: Line
     number: int
+    gate: Gate[VectorTable]
     answered: int
 
 
@@ -58,9 +61,12 @@ class Predictor:
         start: dict[Key, int] = {}
         for partition, instrument in enumerate(self._project.instruments):
             version, checkpoint, _ = newest_good(context.registry, instrument)
-            last = newest(context.transport, context.clock, (PREDICTIONS, partition), codec.prediction)
+            last = newest_in_order(
+                context.transport, context.clock, (PREDICTIONS, partition), codec.prediction, self._project.interval
+            )
             answered = last.ts_event if last else checkpoint.line.since
-            self._served[partition] = _Served(checkpoint.line, version.number, answered)
+            gate: Gate[VectorTable] = Gate(answered, self._project.interval, self._refuse)
+            self._served[partition] = _Served(checkpoint.line, version.number, gate, answered)
             low, _ = logs[FEATURES, partition]
             start[FEATURES, partition] = self._resume(partition, answered, low)
             # What was announced before this moment is already loaded.
@@ -78,7 +84,8 @@ class Predictor:
         for records in batches:
             if records.topic == FEATURES:
                 instrument = self._project.instruments[records.partition]
-                table, _ = codec.vectors(records, instrument, self._dead.refuse)
+                gate = self._served[records.partition].gate
+                table, _ = gate.admit(*codec.vectors(records, instrument, self._refuse), records)
                 self._answer(records.partition, instrument, table)
             handled += len(records.offsets)
         for partition in {records.partition for records in batches if records.topic == MODEL_VERSIONS}:
@@ -87,8 +94,8 @@ class Predictor:
 
     def save(self) -> None:
         """Flush; the predictions on the topic are the checkpoint."""
-        self._writer.flush()
         self._dead.save()
+        self._writer.flush()
         self._reader.mirror()
 
     def pulse(self) -> Pulse:
@@ -102,6 +109,8 @@ class Predictor:
             detail={
                 "version": {names[p]: s.number for p, s in self._served.items()},
                 "predictions": self._count,
+                "dead_letters": self._dead.totals,
+                "repeated": sum(s.gate.repeated for s in self._served.values()),
                 "watermark": max(s.answered for s in self._served.values()),
                 "url": self._server.url if self._server is not None else "",
             },
@@ -122,10 +131,12 @@ class Predictor:
         transport, clock = self._context.transport, self._context.clock
         return find(transport, clock, (FEATURES, partition), low, lambda value: codec.event_time(value) > answered)
 
+    def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
+        self._dead.refuse(records, i, error)
+
     def _answer(self, partition: int, instrument: str, table: VectorTable) -> None:
         served = self._served[partition]
-        fresh = np.maximum.accumulate(np.concatenate([[served.answered], table.ts]))[:-1] < table.ts
-        ts, x = table.ts[fresh], table.values[fresh]
+        ts, x = table.ts, table.values
         if not len(ts):
             return
         predicted = served.line.predict(x)

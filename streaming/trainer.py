@@ -12,16 +12,19 @@ import numpy as np
 import structlog
 
 from domain.checkpoint import PROBES, Checkpoint
+from domain.errors import BadRecord
 from domain.events import Announcement
 from domain.fleet import Line
 from domain.tables import ExampleTable, VectorTable
 from domain.tape import merge, ready_until
 from domain.topics import FEATURES, FEATURES_WITH_TARGET, MODEL_VERSIONS
 from streaming import codec
-from streaming.app import Context, DeadLetters, Pulse
+from streaming.app import Context, Pulse
+from streaming.dead_letters import DeadLetters
+from streaming.gate import Gate
 from streaming.inbox import Inbox
 from streaming.seam import newest_good
-from streaming.transport import Key, Logs
+from streaming.transport import Key, Logs, Records
 from warehouse.leases import Lease
 from warehouse.registry import VersionInfo
 
@@ -42,6 +45,8 @@ class _Station:
     version: int
     vectors: Inbox[VectorTable]
     examples: Inbox[ExampleTable]
+    asks: Gate[VectorTable]
+    answers: Gate[ExampleTable]
     snapshot: int | None
     published_n: int
     published_at: float
@@ -73,9 +78,11 @@ class Trainer:
             line = checkpoint.line
             for topic in (FEATURES, FEATURES_WITH_TARGET):
                 start[topic, partition] = self._resume((topic, partition), instrument, checkpoint)
+            asks: Gate[VectorTable] = Gate(line.watermark, self._project.interval, self._refuse)
+            answers: Gate[ExampleTable] = Gate(line.watermark, self._project.interval, self._refuse)
             self._stations[partition] = _Station(
                 line, lease, version.number, Inbox.of_vectors(line.watermark).start_at(start[FEATURES, partition]),
-                Inbox.of_examples(line.watermark).start_at(start[FEATURES_WITH_TARGET, partition]),
+                Inbox.of_examples(line.watermark).start_at(start[FEATURES_WITH_TARGET, partition]), asks, answers,
                 checkpoint.snapshot, line.n_learned, context.clock.monotonic(),
             )  # fmt: skip
             self._probes[partition] = checkpoint.probes
@@ -91,10 +98,14 @@ class Trainer:
         for records in self._reader.poll(0.0 if behind else wait_s):
             station = self._stations[records.partition]
             instrument = self._project.instruments[records.partition]
+            following = records.offsets[-1] + 1
             if records.topic == FEATURES:
-                station.vectors.add(*codec.vectors(records, instrument, self._dead.refuse), records.offsets[-1] + 1)
+                asked = station.asks.admit(*codec.vectors(records, instrument, self._refuse), records)
+                station.vectors.add(*asked, station.asks.resume(following))
             else:
-                station.examples.add(*codec.examples(records, instrument, self._dead.refuse), records.offsets[-1] + 1)
+                table, offsets = codec.examples(records, instrument, self._refuse, self._project.horizon)
+                answered = station.answers.admit(table, offsets, records)
+                station.examples.add(*answered, station.answers.resume(following))
             handled += len(records.offsets)
         for partition, station in self._stations.items():
             handled += self._follow(partition, station)
@@ -123,6 +134,8 @@ class Trainer:
                 "version": {name: s.version for name, s in lines.items()},
                 "n_learned": sum(s.line.n_learned for s in lines.values()),
                 "watermark": max((s.line.watermark for s in lines.values()), default=0),
+                "dead_letters": self._dead.totals,
+                "repeated": sum(s.asks.repeated + s.answers.repeated for s in lines.values()),
                 "skill": {name: _skill(s.line) for name, s in lines.items()},
             },
         )
@@ -149,6 +162,9 @@ class Trainer:
         if why:
             self._log.error("resuming by watermark", line=instrument, topic=topic, offset=start, reason=why)
         return start
+
+    def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
+        self._dead.refuse(records, i, error)
 
     def _lag(self) -> int | None:
         lag = self._reader.lag()
@@ -182,6 +198,7 @@ class Trainer:
         line = station.line
         if line.n_learned == station.published_n:
             return
+        self._dead.save()  # the version skips what was refused, so that must be safe before it
         offsets = {
             f"{FEATURES}/{partition}": station.vectors.next_offset,
             f"{FEATURES_WITH_TARGET}/{partition}": station.examples.next_offset,

@@ -6,7 +6,7 @@ Readers are assigned, never balanced: the checkpoint of whoever reads is the onl
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -193,6 +193,16 @@ def newest(transport: Transport, clock: Clock, key: Key, decode: Callable[[bytes
             return found
         high, span = start, span * 8
     return None
+
+
+def tails(transport: Transport, clock: Clock, key: Key) -> Iterator[list[bytes]]:
+    """Yield the values at the end of a partition, ever more of them, until all were."""
+    low, high = transport.ends([key])[key]
+    span = 256
+    start = high
+    while start > low:
+        start, span = max(low, high - span), span * 8
+        yield _values(transport, clock, key, start, high)
 
 
 def find(transport: Transport, clock: Clock, key: Key, low: int, is_wanted: Callable[[bytes], bool]) -> int:

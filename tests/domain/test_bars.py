@@ -7,7 +7,6 @@ from domain.bars import (
     AHEAD,
     BAR_COLUMNS,
     CONFIRM,
-    LATE as TOO_LATE,
     MAX_FILL,
     OFF_GRID,
     REPEATED,
@@ -16,6 +15,9 @@ from domain.bars import (
     add_candles,
     add_trades,
     close_until,
+)
+from domain.bars import (
+    LATE as TOO_LATE,
 )
 from domain.tables import BarTable
 from tests.domain.samples import MINUTE, SECOND, START, cut, joined, market, same, table
@@ -34,7 +36,7 @@ def built(*batches, interval=MINUTE, lateness=LATE):
     return joined(bars for bars, _ in done), np.concatenate([refused for _, refused in done]), state
 
 
-def slow_bars(trades, interval, lateness, end):
+def slow_bars(trades, interval, lateness, end):  # noqa: C901 - one law, told in one piece
     """The same law in plain python: keep every trade of an open bar in a list."""
     waiting, following, newest, close, bars, fates, votes, seen = {}, None, None, None, [], [], [], set()
 
