@@ -82,7 +82,7 @@ def _predictor(context: Context) -> Stage:
 
     project = context.project
     board = Board(project.instruments, simulated=project.market.source == "simulated")
-    return Predictor(context, board, Server(board, context.places.serving_port))
+    return Predictor(context, board, Server(board, context.places.serving_port, context.control))
 
 
 def _lander(context: Context) -> Stage:

@@ -1,4 +1,4 @@
-"""The ``tidemill`` command: up, down, status, logs, doctor, replay, run. Mistakes get one line and exit code 2."""
+"""The ``tidemill`` command and its verbs. Mistakes get one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+dead_letters = typer.Typer(help="Records that were refused: list them, look at one, send some again.")
+app.add_typer(dead_letters, name="dead-letters", no_args_is_help=True)
+
+Reason = Annotated[str, typer.Option(help="Only of this reason, such as schema or late.")]
+Refuser = Annotated[str, typer.Option(help="Only what this service refused.")]
+OfTopic = Annotated[str, typer.Option(help="Only records of this topic.")]
 
 
 def _service(name: str) -> str:
@@ -98,6 +105,43 @@ def replay(
     with plan(data, train_until, bar, horizon, instrument or [], home) as planned:
         report = Replay(planned).run(verify=verify)
     report.print(as_json=as_json)
+
+
+@dead_letters.command("list")
+def list_letters(
+    reason: Reason = "",
+    service: Refuser = "",
+    topic: OfTopic = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest to show; all are counted.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the newest dead letters, each record once a service, and count them by reason."""
+    from orchestration.dead_letters import list_letters
+
+    list_letters(reason, service, topic, limit, as_json=as_json)
+
+
+@dead_letters.command("show")
+def show_letter(number: Annotated[int, typer.Argument(metavar="ID", help="Its id in the list.")]) -> None:
+    """Print all of one dead letter as JSON."""
+    from orchestration.dead_letters import show_letter
+
+    show_letter(number)
+
+
+@dead_letters.command("replay")
+def replay_letters(
+    numbers: Annotated[list[int] | None, typer.Argument(metavar="ID...", help="Ids in the list.")] = None,
+    reason: Reason = "",
+    service: Refuser = "",
+    topic: OfTopic = "",
+    again: Annotated[bool, typer.Option("--again", help="Also those that were sent again before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+) -> None:
+    """Send the very bytes of chosen records to their topic once more, and mark them."""
+    from orchestration.dead_letters import replay_letters
+
+    replay_letters(numbers or [], reason, service, topic, again=again, dry_run=dry_run)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,6 +15,8 @@ from domain.events import NANOS_PER_SECOND, Bar, Prediction, Trade
 from domain.features import FEATURES, TARGETS, ExampleRecord, VectorRecord
 from domain.tables import BarTable, ExampleTable, Flags, Floats, TradeTable, VectorTable
 from streaming.transport import Records
+
+T = TypeVar("T")
 
 encode = msgspec.json.Encoder().encode
 
@@ -33,6 +35,9 @@ class _Timed(msgspec.Struct):
 
 _TIMED = msgspec.json.Decoder(_Timed)
 _D = len(FEATURES)
+
+UNKNOWN_TIME = 2**63 - 1
+"""Later than any time."""
 
 LARGEST = 1e8
 """Bound of a target, basis points: no ratio of two floats has a larger logarithm."""
@@ -55,15 +60,29 @@ def _rows(
     rows = []
     for i, value in enumerate(records.values):
         try:
-            row = decoder.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            refuse(records, i, BadRecord("schema", str(error)))
+            row = decoded(decoder, value)
+        except BadRecord as error:
+            refuse(records, i, error)
             continue
         if row.instrument != instrument:
             refuse(records, i, BadRecord("instrument", f"{row.instrument} in the partition of {instrument}"))
             continue
         rows.append((records.offsets[i], *msgspec.structs.astuple(row)))
     return rows
+
+
+def decoded(decoder: msgspec.json.Decoder[T], value: bytes) -> T:
+    """Return the record.
+
+    Raises
+    ------
+    BadRecord
+        When it is not JSON of its schema. That it is nested too deeply to be skipped is one of the ways.
+    """
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecord("schema", str(error)) from error
 
 
 def trades(records: Records, instrument: str, refuse: Refuse) -> tuple[TradeTable, list[int]]:
@@ -201,18 +220,18 @@ def encode_examples(instrument: str, table: ExampleTable, horizon_s: int) -> lis
 
 
 def prediction(value: bytes) -> Prediction:
-    """Return one record of topic ``predictions``."""
-    return _PREDICTION.decode(value)
+    """Return one record of topic ``predictions``; raises ``BadRecord`` for any other."""
+    return decoded(_PREDICTION, value)
 
 
 def bar(value: bytes) -> Bar:
-    """Return one record of topic ``bars``."""
-    return _BAR.decode(value)
+    """Return one record of topic ``bars``; raises ``BadRecord`` for any other."""
+    return decoded(_BAR, value)
 
 
 def trade(value: bytes) -> Trade:
-    """Return one record of topic ``trades``."""
-    return _TRADE.decode(value)
+    """Return one record of topic ``trades``; raises ``BadRecord`` for any other."""
+    return decoded(_TRADE, value)
 
 
 def is_followed(value: bytes, watermark: int) -> bool:
@@ -221,15 +240,15 @@ def is_followed(value: bytes, watermark: int) -> bool:
     What is neither was refused when it was read, so it counts as followed.
     """
     try:
-        record = _TIMED.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        record = decoded(_TIMED, value)
+    except BadRecord:
         return True
     return max(record.ts_event, record.ts_available) <= watermark
 
 
 def event_time(value: bytes) -> int:
-    """Return a record's ``ts_event``, ns; the largest of all when it has none, so that a search never skips past it."""
+    """Return a record's ``ts_event``, ns; ``UNKNOWN_TIME`` when it has none, so that a search never skips past it."""
     try:
-        return _TIMED.decode(value).ts_event
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return 2**63 - 1
+        return decoded(_TIMED, value).ts_event
+    except BadRecord:
+        return UNKNOWN_TIME

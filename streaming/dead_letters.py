@@ -7,6 +7,7 @@ reader counts a record once a service. The payload gives back the very bytes, so
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from domain.errors import BadRecord, Unavailable
 from domain.events import DeadLetter
 from domain.topics import DEAD_LETTERS
 from streaming.clock import Clock
-from streaming.codec import encode
+from streaming.codec import decoded, encode
 from streaming.transport import PATIENCE_S, Key, Records, Transport, Writer
 from warehouse.control import Control
 
@@ -167,10 +168,8 @@ def _letters(transport: Transport, clock: Clock) -> Iterator[tuple[int, DeadLett
             for records in reader.poll(0.5):
                 until = clock.monotonic() + PATIENCE_S
                 for offset, value in zip(records.offsets, records.values, strict=True):
-                    try:
-                        yield offset, _LETTER.decode(value)
-                    except (msgspec.DecodeError, UnicodeDecodeError):
-                        continue  # a stranger's; there is nothing to refuse it to
+                    with contextlib.suppress(BadRecord):  # a stranger's: there is nobody to refuse it to
+                        yield offset, decoded(_LETTER, value)
     finally:
         reader.close()
 

@@ -100,7 +100,7 @@ def newest_in_order(
     for values in tails(transport, clock, key):
         records = []
         for value in values:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(BadRecord):
                 records.append(decode(value))
         verdicts, _ = judge(np.array([record.ts_event for record in records], np.int64), 0, interval)
         if (verdicts == NEXT).any():
@@ -113,7 +113,7 @@ def newest_trade(transport: Transport, clock: Clock, key: Key, interval: int) ->
     for values in tails(transport, clock, key):
         trades = []
         for value in values:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(BadRecord):
                 trades.append(codec.trade(value))
         trades.sort(key=lambda trade: (trade.ts_event, trade.trade_id))
         while len(trades) > 1 and trades[-1].ts_event - trades[-2].ts_event > MAX_FILL * interval:

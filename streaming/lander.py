@@ -153,9 +153,9 @@ class Lander:
         at: list[int] = []
         for i, value in enumerate(records.values):
             try:
-                record = decoder.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-                self._dead.refuse(records, i, BadRecord("schema", str(wrong)))
+                record = codec.decoded(decoder, value)
+            except BadRecord as wrong:
+                self._dead.refuse(records, i, wrong)
                 continue
             if record.instrument != instrument:
                 self._dead.refuse(records, i, BadRecord("instrument", f"{record.instrument} is not {instrument}"))

@@ -22,7 +22,10 @@ from streaming.dead_letters import DeadLetters
 from streaming.gate import Gate, newest_in_order
 from streaming.seam import newest_good
 from streaming.serving import Board, Server
-from streaming.transport import Key, Records, find
+from streaming.transport import Key, Records, find, values_between
+
+LOOK_BACK = 256
+"""Records looked at before the one that bisection found."""
 
 
 @dataclass
@@ -128,8 +131,16 @@ class Predictor:
 
     def _resume(self, partition: int, answered: int, low: int) -> int:
         """Return the offset of the first vector newer than the newest answered one, or the start of the log."""
-        transport, clock = self._context.transport, self._context.clock
-        return find(transport, clock, (FEATURES, partition), low, lambda value: codec.event_time(value) > answered)
+        transport, clock, key = self._context.transport, self._context.clock, (FEATURES, partition)
+        found = find(transport, clock, key, low, lambda value: codec.event_time(value) > answered)
+        # An old record that somebody sent late misleads the bisection past what is new: look at what lies before.
+        while found > low:
+            start = max(low, found - LOOK_BACK)
+            values = values_between(transport, clock, key, start, found)
+            if not any(answered < codec.event_time(value) < codec.UNKNOWN_TIME for value in values):
+                break
+            found = start
+        return found
 
     def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
         self._dead.refuse(records, i, error)

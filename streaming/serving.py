@@ -22,6 +22,9 @@ from starlette.routing import Route
 
 from domain.errors import UsageError
 from domain.events import Prediction
+from streaming.metrics import CONTENT_TYPE, exposition
+from warehouse.control import Control
+from warehouse.heartbeats import Heartbeats
 
 if TYPE_CHECKING:
     from streaming.app import Pulse
@@ -60,7 +63,11 @@ class Board:
 
     def latest(self) -> list[dict[str, object]]:
         """Return the newest prediction of each instrument."""
-        return [self.served(recent[-1]) for recent in self._recent.values() if recent]
+        return [self.served(prediction) for prediction in self.newest()]
+
+    def newest(self) -> list[Prediction]:
+        """Return the newest prediction of each instrument, as it was made."""
+        return [recent[-1] for recent in self._recent.values() if recent]
 
     def recent(self, instrument: str, limit: int) -> list[dict[str, object]] | None:
         """Return the newest predictions of an instrument, newest first; None for an unknown one."""
@@ -96,10 +103,10 @@ class Board:
 class Server:
     """Serves a board on 127.0.0.1 from a thread of its own."""
 
-    def __init__(self, board: Board, port: int) -> None:
+    def __init__(self, board: Board, port: int, control: Control | None = None) -> None:
         self._board, self._port = board, port
         self.url = f"http://127.0.0.1:{port}"
-        config = uvicorn.Config(_app(board), host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+        config = uvicorn.Config(_app(board, control), host="127.0.0.1", port=port, log_level="warning", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="serving", daemon=True)
 
@@ -133,8 +140,8 @@ def _reply(value: object, status: int = 200) -> Response:
     return Response(_json(value), status, media_type="application/json")
 
 
-def _app(board: Board) -> Starlette:
-    handlers = _Handlers(board)
+def _app(board: Board, control: Control | None) -> Starlette:
+    handlers = _Handlers(board, control)
     return Starlette(
         routes=[
             Route("/predictions", handlers.latest),
@@ -142,6 +149,7 @@ def _app(board: Board) -> Starlette:
             Route("/stream", handlers.stream),
             Route("/livez", handlers.livez),
             Route("/readyz", handlers.readyz),
+            Route("/metrics", handlers.metrics),
         ]
     )
 
@@ -149,8 +157,8 @@ def _app(board: Board) -> Starlette:
 class _Handlers:
     """What each route answers, from the board."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, board: Board, control: Control | None) -> None:
+        self._board, self._control = board, control
 
     async def latest(self, request: Request) -> Response:
         wanted = request.query_params.get("instrument")
@@ -189,3 +197,10 @@ class _Handlers:
         pulse = self._board.pulse
         ready = pulse is not None and pulse.ready and bool(self._board.latest())
         return _reply({"ready": ready, "lag": pulse.lag if pulse else None}, 200 if ready else 503)
+
+    def metrics(self, _request: Request) -> Response:
+        # Not async: the framework runs it in a thread, so that a slow database delays no stream.
+        control, latest = self._control, self._board.newest()
+        beats = Heartbeats(control).beats() if control is not None else []
+        dead = control.dead_letters() if control is not None else {}
+        return Response(exposition(beats, dead, latest, time.time()), media_type=CONTENT_TYPE)

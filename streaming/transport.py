@@ -5,7 +5,6 @@ Readers are assigned, never balanced: the checkpoint of whoever reads is the onl
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -176,25 +175,6 @@ class Logs:
                 raise BadState(f"topic {topic} was made anew; the next start of this service resumes by watermark")
 
 
-def newest(transport: Transport, clock: Clock, key: Key, decode: Callable[[bytes], T]) -> T | None:
-    """Return the newest record of a partition that ``decode`` accepts (does not raise ValueError on), None if none is.
-
-    Looks ever further back from the end, so that rubbish at the end hides nothing.
-    """
-    low, high = transport.ends([key])[key]
-    span = 16
-    while high > low:
-        start = max(low, high - span)
-        found = None
-        for value in _values(transport, clock, key, start, high):
-            with contextlib.suppress(ValueError):
-                found = decode(value)
-        if found is not None:
-            return found
-        high, span = start, span * 8
-    return None
-
-
 def tails(transport: Transport, clock: Clock, key: Key) -> Iterator[list[bytes]]:
     """Yield the values at the end of a partition, ever more of them, until all were."""
     low, high = transport.ends([key])[key]
@@ -202,7 +182,7 @@ def tails(transport: Transport, clock: Clock, key: Key) -> Iterator[list[bytes]]
     start = high
     while start > low:
         start, span = max(low, high - span), span * 8
-        yield _values(transport, clock, key, start, high)
+        yield values_between(transport, clock, key, start, high)
 
 
 def find(transport: Transport, clock: Clock, key: Key, low: int, is_wanted: Callable[[bytes], bool]) -> int:
@@ -218,7 +198,8 @@ def find(transport: Transport, clock: Clock, key: Key, low: int, is_wanted: Call
     return low
 
 
-def _values(transport: Transport, clock: Clock, key: Key, start: int, high: int) -> list[bytes]:
+def values_between(transport: Transport, clock: Clock, key: Key, start: int, high: int) -> list[bytes]:
+    """Return the values of a partition from ``start`` up to, not including, ``high``."""
     reader = transport.reader("tail", {key: start})
     values: list[bytes] = []
     try:

@@ -46,12 +46,12 @@ def test_examples_come_back_bit_for_bit_and_no_move_is_null(rows, still):
 
 def test_vectors_and_bars_come_back_bit_for_bit():
     rng = np.random.default_rng(1)
-    vectors = VectorTable(np.arange(5), rng.standard_normal((5, 16)))
+    vectors = VectorTable(np.arange(5) + 1, rng.standard_normal((5, 16)))
     back, _ = codec.vectors(records(codec.encode_vectors("a:B", vectors)), "a:B", Refused())
     assert back.values.tobytes() == vectors.values.tobytes()
     values = rng.random((5, 10)) + 1
     values[:, 1], values[:, 2] = values[:, :4].max(axis=1), values[:, :4].min(axis=1)
-    bars = BarTable(np.arange(5), values)
+    bars = BarTable(np.arange(5) + 1, values)
     back, _ = codec.bars(records(codec.encode_bars("a:B", bars)), "a:B", Refused())
     assert back.values.tobytes() == bars.values.tobytes()
 
@@ -92,7 +92,7 @@ def test_a_bar_that_no_market_could_make_is_refused():
         row = good.copy()
         row[column] = value
         wrong.append(row)
-    table = BarTable(np.arange(6), np.array([good, *wrong]))
+    table = BarTable(np.arange(6) + 1, np.array([good, *wrong]))
     refused = Refused()
     back, offsets = codec.bars(records(codec.encode_bars("a:B", table)), "a:B", refused)
     assert (len(back), offsets) == (1, [10])

@@ -11,8 +11,9 @@ from domain.errors import BadState, Unavailable
 from domain.topics import ALL, BY_INSTRUMENT
 from streaming import codec
 from streaming.clock import SystemClock
+from streaming.gate import newest_trade
 from streaming.kafka import Kafka, Reader, Writer, create_topics, delete_topics, ends
-from streaming.transport import find, newest
+from streaming.transport import find
 from tests.brokers import running_broker
 
 
@@ -52,11 +53,11 @@ def test_topics_have_a_partition_an_instrument_and_grow_when_one_is_added(places
 
 
 def test_the_newest_good_record_is_found_behind_any_amount_of_rubbish(places):
-    assert newest(Kafka(places), SystemClock(), ("trades", 0), codec.trade) is None
+    assert newest_trade(Kafka(places), SystemClock(), ("trades", 0), 60 * 10**9) is None
     fill(places, "trades", 0, [b"rubbish"] * 3)
-    assert newest(Kafka(places), SystemClock(), ("trades", 0), codec.trade) is None
+    assert newest_trade(Kafka(places), SystemClock(), ("trades", 0), 60 * 10**9) is None
     fill(places, "trades", 0, [*map(trade, range(1, 40)), *[b"\xff\xfe"] * 300])
-    assert newest(Kafka(places), SystemClock(), ("trades", 0), codec.trade).trade_id == 39
+    assert newest_trade(Kafka(places), SystemClock(), ("trades", 0), 60 * 10**9).trade_id == 39
 
 
 @pytest.mark.parametrize("answered", [0, 1, 57, 199, 200])

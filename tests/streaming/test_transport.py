@@ -6,7 +6,7 @@ from domain.errors import BadState, Unavailable
 from streaming.clock import SystemClock
 from streaming.codec import event_time, is_followed
 from streaming.memory import Memory
-from streaming.transport import LOOK_S, Logs, find, newest
+from streaming.transport import LOOK_S, Logs, find, tails
 
 KEY = ("features", 0)
 
@@ -97,10 +97,12 @@ def test_a_topic_made_anew_under_a_running_service_stops_it(memory):
         logs.check()
 
 
-def test_the_newest_good_record_and_a_search_work_on_any_transport(memory):
+def test_the_tails_of_a_partition_and_a_search_work_on_any_transport(memory):
     clock = SystemClock()
     memory.append(KEY, [b"rubbish"] * 20)
-    assert newest(memory, clock, KEY, lambda v: int(v.removeprefix(b'{"ts_event":').removesuffix(b"}"))) == 10
+    assert [len(values) for values in tails(memory, clock, KEY)] == [30]
+    memory.append(KEY, [b"rubbish"] * 300)
+    assert [len(values) for values in tails(memory, clock, KEY)] == [256, 330]
     assert find(memory, clock, KEY, 0, lambda v: event_time(v) > 6) == 6
 
 
