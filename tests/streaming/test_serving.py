@@ -11,8 +11,11 @@ import pytest
 
 from domain.errors import UsageError
 from domain.events import Prediction
+from domain.health import Beat
 from streaming.app import Pulse
 from streaming.serving import Board, Server
+from warehouse.control import Control
+from warehouse.heartbeats import Heartbeats
 
 
 def free_port():
@@ -118,6 +121,45 @@ def test_the_event_stream_tells_each_prediction_as_it_is_made(served):
     board.show([prediction(3)])
     thread.join(timeout=10)
     assert got == [1, 2, 3]
+
+
+def test_metrics_name_every_service_reason_and_model_in_the_words_of_prometheus(tmp_path):
+    with Control.open(f"sqlite:///{tmp_path / 'control.sqlite'}") as control:
+        control.count_dead_letter("lander", 'a "quoted" reason', 3)
+        now = time.time()
+        beat = Beat("predictor", "x", 1, "running", 0, {}, 5, now, 7, True, now, now, {"predictions": 9, "repeated": 2})
+        while not Heartbeats(control).beat(beat):
+            time.sleep(0.01)
+        board = Board(["a:B"], simulated=False)
+        board.show([prediction(12)])
+        server = Server(board, free_port(), control)
+        server.start()
+        try:
+            until = time.monotonic() + 10
+            while True:
+                try:
+                    with urllib.request.urlopen(server.url + "/metrics", timeout=5) as reply:
+                        kind, text = reply.headers["content-type"], reply.read().decode()
+                    break
+                except urllib.error.URLError:
+                    assert time.monotonic() < until
+                    time.sleep(0.02)
+        finally:
+            server.stop()
+    assert kind.startswith("text/plain; version=0.0.4")
+    lines = set(text.splitlines())
+    assert lines >= {
+        'tidemill_dead_letters_total{service="lander",reason="a \\"quoted\\" reason"} 3',
+        "# TYPE tidemill_dead_letters_total counter",
+        'tidemill_lag_records{service="predictor"} 7',
+        'tidemill_predictions_total{service="predictor"} 9',
+        'tidemill_repeated_records_total{service="predictor"} 2',
+        'tidemill_ready{service="predictor"} 1',
+        'tidemill_model_version{instrument="a:B"} 3',
+        'tidemill_model_age_seconds{instrument="a:B"} 2',
+        'tidemill_model_learned_examples{instrument="a:B"} 99',
+    }
+    assert any(line.startswith('tidemill_heartbeat_age_seconds{service="predictor"} ') for line in lines)
 
 
 def test_a_taken_port_is_one_clear_line():
