@@ -4,6 +4,7 @@ import pytest
 
 import streaming.trainer
 import warehouse.registry
+from streaming.gate import Gate
 from streaming.inbox import Inbox
 from tests.chaos.fork_loop import loop
 from tests.chaos.mill_in_memory import Setting, Told
@@ -31,7 +32,7 @@ def caught(told, kills=40):
 
 
 def test_a_step_learned_twice_is_caught(told, monkeypatch):
-    """Planted: a restart reads a little too early, and the inbox keeps what it has seen before."""
+    """Planted: a restart reads a little too early, and neither the gate nor the inbox knows what was seen before."""
     publish = streaming.trainer.Trainer._publish
 
     def too_early(self, partition, station):
@@ -41,6 +42,9 @@ def test_a_step_learned_twice_is_caught(told, monkeypatch):
     monkeypatch.setattr(streaming.trainer.Trainer, "_publish", too_early)
     monkeypatch.setattr(
         streaming.trainer.Inbox, "of_examples", classmethod(lambda cls, newest: Inbox.of_examples.__func__(cls, 0))
+    )
+    monkeypatch.setattr(
+        streaming.trainer, "Gate", lambda newest, interval, refuse: Gate(newest - interval, interval, refuse)
     )
     assert "learned" in caught(told)
 
