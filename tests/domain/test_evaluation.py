@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from river import stream
 
-from domain import evaluation, zoo
+from domain import evaluation, guards, zoo
 from domain.evaluation import HALF_LIFE, ScoreState, loss_of, skill, summary
 from domain.features import FEATURES, TARGETS
 from domain.fleet import Line
+from domain.guards import GuardState
 from domain.tape import Tape, merge
 from tests.domain.samples import LINEAR, LOGISTIC, MINUTE, RLS, pieces, rows_of, walk
 
@@ -20,17 +21,21 @@ ASKED, ANSWERED = rows_of(BARS)
 
 
 def by_simulate_qa(model, target):
-    """Losses of a River estimator driven by hand through ``simulate_qa``: total, count, last recent mean."""
+    """Losses of a River estimator driven by hand through ``simulate_qa``, on rows that passed the guards."""
     estimator, k = zoo.build(model.estimator), TARGETS.index(target)
+    held = guards.winsorised(GuardState.empty(), guards.bounded(own_tape()))
+    lowest, highest = guards.TARGET_RANGE[k].tolist()
     classifies = target == "direction"
     rows = zip(ANSWERED.ts.tolist(), ANSWERED.values.tolist(), ANSWERED.targets[:, k].tolist(), strict=True)
     dataset = ((dict(zip(FEATURES, x, strict=True)) | {"ts": ts}, y) for ts, x, y in rows)
     said, total, n, order = {}, 0.0, 0, []
     for i, x, y in stream.simulate_qa(dataset, moment="ts", delay=HORIZON):
-        ts = x.pop("ts")
+        ts, at = x["ts"], len(order)
+        row = dict(zip(FEATURES, held.x[at].tolist(), strict=True))
         order.append((ts, y is None))
         if y is None:
-            said[i] = estimator.predict_proba_one(x).get(True, 0.5) if classifies else estimator.predict_one(x)
+            answer = estimator.predict_proba_one(row).get(True, 0.5) if classifies else estimator.predict_one(row)
+            said[i] = min(max(answer, lowest), highest)
             continue
         if math.isnan(y):
             continue
@@ -41,7 +46,7 @@ def by_simulate_qa(model, target):
         else:
             total += (p - y) * (p - y)
         n += 1
-        estimator.learn_one(x, bool(y) if classifies else y)
+        estimator.learn_one(row, bool(y) if classifies else held.y[at, k].item())
     return total, n, order
 
 
