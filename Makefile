@@ -68,8 +68,9 @@ format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: install ## measure the learners against River
+bench: install ## measure the learners against River, and how soon a killed trainer learns again
 	$(BIN)/python benchmarks/learner.py
+	$(BIN)/python benchmarks/startup.py
 
 clean: down ## remove data, models and caches; the environment stays
 	rm -rf .tidemill .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,10 +15,14 @@ from domain.config import Project
 from domain.events import NANOS_PER_SECOND
 
 if TYPE_CHECKING:
+    from warehouse.refusals import Refusal
     from warehouse.registry import Version
 
 INITIAL = dg.AssetKey("initial_model")
 VERSIONS = "model_versions"
+
+SHOWN = 20
+"""Numbers named in a headline; the table has them all."""
 
 INITIAL_DESCRIPTION = """The first version of each instrument's models, trained on all of history in the order in which
 it could be known: every example is predicted before it is learned, and that is its score.
@@ -26,7 +31,8 @@ Its watermark is the **seam**: the stream begins behind it, so nothing is learne
 that has versions keeps them: training again publishes nothing, for that would throw away what was learned since."""
 
 VERSIONS_DESCRIPTION = """The versions of {line}, as its trainer publishes them while it learns: a first one from
-history, then at most one a minute is noted here (the registry has them all).
+history, then at most one a minute is noted here (the registry has them all). A version that a service refused to load
+(damaged, signed with another key, other predictions here) is an *observation* that says why; an older one serves then.
 
 *Plots* shows the loss over the stream so far, and the skill against yardsticks that know just as much. One of them is
 the *frozen* first model: skill against it is what incremental learning is worth."""
@@ -49,6 +55,7 @@ def initial_model_asset(days: dg.DailyPartitionsDefinition, history: History) ->
     def initial_model(context: dg.AssetExecutionContext, mill: dg.ResourceParam[Mill]) -> dg.MaterializeResult[None]:
         from assets.training import train_initial
         from warehouse.features import count
+        from warehouse.keys import model_key
         from warehouse.registry import Registry
 
         project, history = mill.project, history_of(mill.project)
@@ -59,7 +66,7 @@ def initial_model_asset(days: dg.DailyPartitionsDefinition, history: History) ->
         compared: dict[str, dict[str, float]] = {}
         scores: dict[str, Scores] = {}
         with mill.lake() as lake, mill.control() as control:
-            registry = Registry(control, mill.places.models)
+            registry = Registry(control, mill.places.models, model_key(mill.places))
             for instrument in project.instruments:
                 if not count(lake, "examples", instrument, history.start, history.until):
                     raise dg.Failure(
@@ -123,6 +130,37 @@ def version_event(project: Project, version: "Version") -> dg.AssetMaterializati
         metadata={**version_metadata(version), **score_metadata(project, version.metrics)},
         tags={"dagster/data_version": version.digest},
     )
+
+
+def refusal_events(refused: Sequence["Refusal"]) -> list[dg.AssetObservation]:
+    """Return an observation a line of the versions that were not loaded: which, why, by whom and when."""
+    by_line: dict[str, list[Refusal]] = {}
+    for refusal in refused:
+        by_line.setdefault(refusal.line, []).append(refusal)
+    events = []
+    for line, some in by_line.items():
+        rows = [
+            dg.TableRecord({"version": r.number, "by": r.refused_by, "at": _utc(r.refused_at), "reason": r.reason})
+            for r in some
+        ]
+        numbers = ", ".join(str(r.number) for r in some[:SHOWN]) + (" ..." if len(some) > SHOWN else "")
+        metadata: dict[str, Any] = {
+            "refused": dg.MetadataValue.table(rows),
+            "refused_versions": len(some),
+            "reason": some[-1].reason,
+        }
+        events.append(
+            dg.AssetObservation(
+                version_key(line),
+                description=f"refused version{'s' if len(some) > 1 else ''} {numbers} of {line}",
+                metadata=metadata,
+            )
+        )
+    return events
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def version_metadata(version: "Version") -> dict[str, Any]:

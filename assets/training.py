@@ -85,7 +85,7 @@ def train_initial(
         snapshot=snapshot,
         metrics=scores,
     )
-    version = registry.publish(instrument, checkpoint.to_bytes(), info, lease)
+    version = registry.publish(instrument, registry.seal(checkpoint), info, lease)
     leases.release(lease)
     return Trained(version, published=True, scores=scores)
 

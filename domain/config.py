@@ -182,6 +182,7 @@ class Places(Frozen):
     kafka : further client settings (``security.protocol`` ...), passed through to librdkafka
     control_url : SQLAlchemy URL; empty means SQLite below home
     lake_catalog : DuckLake catalog; empty means SQLite below home
+    model_key : signs model versions, at least 32 characters; empty means a key made once below home
     """
 
     home: Path = Path(".tidemill")
@@ -191,6 +192,7 @@ class Places(Frozen):
     kafka: dict[str, str] = {}
     control_url: str = ""
     lake_catalog: str = ""
+    model_key: str = Field(default="", repr=False)
     broker_port: int = 19092
     dagster_port: int = 3000
     serving_port: int = 8095

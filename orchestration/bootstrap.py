@@ -49,6 +49,7 @@ def run_service(name: str) -> None:
         _broker(places, project)
         return
     context = context_of(places, project)
+    _ = context.registry  # reads the key: what is wrong with it is said now, not after waiting for a broker
     stage = stage_of(name, context)
     from streaming.kafka import create_topics
 

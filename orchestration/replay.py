@@ -31,6 +31,7 @@ from orchestration.report import Report, collect
 from orchestration.settings import first_fault, read_places, read_project
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
+from warehouse.keys import model_key
 from warehouse.lake import Lake
 from warehouse.registry import Registry
 
@@ -183,7 +184,7 @@ class Replay:
         from assets.training import train_initial
 
         p = self.planned
-        registry = Registry(control, p.places.models)
+        registry = Registry(control, p.places.models, model_key(p.places))
         with Lake.open(p.places) as lake:
             for name in p.project.instruments:
                 bar.say(f"backfill {name}")

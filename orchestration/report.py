@@ -7,14 +7,15 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from domain.checkpoint import Checkpoint
 from domain.config import Places, Project
 from domain.evaluation import skill
 from domain.features import TARGETS
 from domain.fleet import Line
 from domain.tape import merge
+from streaming.seam import newest_good
 from warehouse.control import Control
 from warehouse.features import count, read_table, training_rows
+from warehouse.keys import model_key
 from warehouse.lake import Lake
 from warehouse.performance import served_loss
 from warehouse.registry import Registry
@@ -74,7 +75,7 @@ def collect(
         Train each line again in one pass from the lake and compare digests: the proof that the stream lost, doubled
         and reordered nothing.
     """
-    registry = Registry(control, places.models)
+    registry = Registry(control, places.models, model_key(places))
     report = Report(list(project.instruments), project.interval / 1e9, project.horizon_s)
     report.dead_letters = sum(control.dead_letters().values())
     with Lake.open(places, read_only=True) as lake:
@@ -83,8 +84,7 @@ def collect(
                 table: count(lake, table, name, 0, _EVER) for table in ("bars", "features", "examples", "predictions")
             }
             after = {table: count(lake, table, name, until, _EVER) for table in rows}
-            newest = registry.newest(name)
-            line = Checkpoint.from_bytes(registry.load(newest)).line if newest else Line(name, project.fleet)
+            line = newest_good(registry, name, "report")[1].line if registry.newest(name) else Line(name, project.fleet)
             report.bars += rows["bars"]
             report.vectors += rows["features"]
             report.examples += rows["examples"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.models import INITIAL, version_event
+from assets.models import INITIAL, refusal_events, version_event
 from assets.partitions import History, date_of
 from assets.services import REASON, key_of
 from domain.config import Places, Project
@@ -131,7 +131,8 @@ def versions_sensor(places: Places) -> dg.SensorDefinition:
         asset_selection=None,
         minimum_interval_seconds=TICK_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Records first versions, and of later ones at most one a minute and line, with losses and skills.",
+        description="Records first versions, and of later ones at most one a minute and line, with losses and skills; "
+        "and every version that a service refused to load, as an observation.",
     )
     def versions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         seen: dict[str, Any] = json.loads(context.cursor or '{"id": 0, "recorded": {}}')
@@ -140,13 +141,18 @@ def versions_sensor(places: Places) -> dg.SensorDefinition:
             with _open(places) as control:
                 if control is None:
                     return dg.SkipReason("there is no control database yet")
-                fresh = Registry(control, places.models).since(seen["id"], PAGE)
+                registry = Registry(control, places.models)
+                fresh = registry.since(seen["id"], PAGE)
+                refused = registry.refusals.since(seen.get("refusal", 0), PAGE)
         except TidemillError as error:
             return dg.SkipReason(str(error))
         chosen = _sample(fresh, seen["recorded"])
-        events = [version_event(project, version) for version in chosen]
+        events: list[dg.AssetMaterialization | dg.AssetObservation]
+        events = [*(version_event(project, version) for version in chosen), *refusal_events(refused)]
         if fresh:
             seen["id"] = fresh[-1].id
+        if refused:
+            seen["refusal"] = refused[-1].id
         said = ", ".join(event.description or "" for event in events) or "nothing new"
         return dg.SensorResult(asset_events=events, skip_reason=f"recorded: {said}", cursor=json.dumps(seen))
 

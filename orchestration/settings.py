@@ -24,6 +24,7 @@ class _Environment(BaseSettings):
     kafka: dict[str, str] = {}
     control_url: str = ""
     lake_catalog: str = ""
+    model_key: str = ""
     broker_port: int = Places().broker_port
     dagster_port: int = Places().dagster_port
     serving_port: int = Places().serving_port

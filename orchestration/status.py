@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from domain.errors import TidemillError, UsageError
 from domain.health import Beat, live, ready
@@ -21,8 +24,12 @@ from orchestration.homes import Status
 from orchestration.settings import read_places, read_project
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
+from warehouse.refusals import Refusal, Refusals
 
 ORDER = ("broker", *DAGSTER, *STREAMS)
+
+REFUSALS, SHOWN = 100, 5
+"""Refused versions in the JSON, and below the table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,20 +136,49 @@ def show(*, watch: bool, as_json: bool) -> int:
     rows = rows_of(deployment)
     healthy = all(row.healthy for row in rows)
     if as_json:
-        services = [dataclasses.asdict(row) for row in rows]
-        print(json.dumps({"healthy": healthy, "market": _market(deployment), "services": services}))  # noqa: T201
+        said = {
+            "healthy": healthy,
+            "market": _market(deployment),
+            "services": [dataclasses.asdict(row) for row in rows],
+            "refused_versions": [dataclasses.asdict(refusal) for refusal in refusals_of(deployment)],
+        }
+        print(json.dumps(said))  # noqa: T201
         return 0 if healthy else 1
     console = Console(width=None if sys.stdout.isatty() else 130)
     if not watch:
-        console.print(table_of(rows, _market(deployment)))
+        console.print(_screen(deployment, rows))
         return 0 if healthy else 1
-    with Live(table_of(rows, _market(deployment)), console=console, refresh_per_second=4) as screen:
+    with Live(_screen(deployment, rows), console=console, refresh_per_second=4) as screen:
         try:
             while True:
                 time.sleep(1.0)
-                screen.update(table_of(rows_of(deployment), _market(deployment)))
+                screen.update(_screen(deployment, rows_of(deployment)))
         except KeyboardInterrupt:
             return 0
+
+
+def refusals_of(deployment: Deployment) -> list[Refusal]:
+    """Return the versions that a service refused to load and that have not loaded since, newest first."""
+    refused: list[Refusal] = []
+    with _control(deployment) as control:
+        refused += Refusals(control).newest(REFUSALS) if control is not None else []
+    return refused
+
+
+def refusal_lines(refused: list[Refusal]) -> list[str]:
+    """Return a line for each refused version: which, by whom, when and why."""
+    return [
+        f"refused: {r.line} version {r.number} by {r.refused_by}, "
+        f"{datetime.fromtimestamp(r.refused_at, UTC):%Y-%m-%d %H:%M:%S} UTC: {r.reason}"
+        for r in refused
+    ]
+
+
+def _screen(deployment: Deployment, rows: list[Row]) -> Group:
+    refused = refusal_lines(refusals_of(deployment))
+    more = [f"refused: {len(refused) - SHOWN} more, see 'tidemill status --json'"] if len(refused) > SHOWN else []
+    lines = [Text(line, style="red") for line in (*refused[:SHOWN], *more)]
+    return Group(table_of(rows, _market(deployment)), *lines)
 
 
 def print_logs(service: str, lines: int, *, follow: bool) -> None:
@@ -174,16 +210,24 @@ def _follow(paths: dict[str, object]) -> None:
 
 def _beats(deployment: Deployment) -> dict[str, Beat]:
     """Return the newest heartbeat of each service; none where there is no control database yet."""
-    if not deployment.places.home.exists():
-        return {}
-    try:
-        with Control.open(deployment.places.control) as control:
-            newest: dict[str, Beat] = {}
-            for beat in sorted(Heartbeats(control).beats(), key=lambda b: b.started_at):
-                newest[beat.service] = beat
-            return newest
-    except TidemillError:
-        return {}
+    newest: dict[str, Beat] = {}
+    with _control(deployment) as control:
+        beats = Heartbeats(control).beats() if control is not None else []
+        for beat in sorted(beats, key=lambda b: b.started_at):
+            newest[beat.service] = beat
+    return newest
+
+
+@contextlib.contextmanager
+def _control(deployment: Deployment) -> Iterator[Control | None]:
+    """Open the control database where there is one; what cannot be asked is not shown."""
+    with contextlib.ExitStack() as stack:
+        control = None
+        with contextlib.suppress(TidemillError):
+            if deployment.places.home.exists():
+                control = stack.enter_context(Control.open(deployment.places.control))
+        with contextlib.suppress(TidemillError):
+            yield control
 
 
 def _market(deployment: Deployment) -> str:

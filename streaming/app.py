@@ -7,6 +7,7 @@ hung loop cannot look alive.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -14,7 +15,8 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -25,9 +27,12 @@ from streaming.clock import Clock, SystemClock
 from streaming.transport import Transport
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
-from warehouse.lake import Lake
+from warehouse.keys import model_key
 from warehouse.leases import Leases
 from warehouse.registry import Registry
+
+if TYPE_CHECKING:
+    from warehouse.lake import Lake
 
 BEAT_S = 1.0
 IDLE_S = 0.2
@@ -65,10 +70,10 @@ class Context:
         """
         return f"{socket.gethostname()}:{self.places.home.absolute()}"
 
-    @property
+    @cached_property
     def registry(self) -> Registry:
-        """The model registry."""
-        return Registry(self.control, self.places.models)
+        """The model registry, with the key that signs and verifies."""
+        return Registry(self.control, self.places.models, model_key(self.places))
 
     @property
     def leases(self) -> Leases:
@@ -77,6 +82,8 @@ class Context:
 
     def open_lake(self, *, read_only: bool = False) -> Lake:
         """Open the lake; see ``Lake.open``."""
+        from warehouse.lake import Lake  # DuckDB and Arrow cost half a second, and the trainer has no need of them
+
         return Lake.open(self.places, read_only=read_only)
 
 
@@ -187,6 +194,11 @@ def run(stage: Stage, context: Context) -> None:
     ------
     TidemillError
         Whatever stopped the stage; the command turns it into one line and an exit code.
+
+    Notes
+    -----
+    Where garbage collection was turned off for a quick start it begins once the stage is open, and leaves out what
+    stays for good: modules, compiled code, the loaded models.
     """
     log = structlog.get_logger().bind(service=stage.name)
     asked = threading.Event()
@@ -197,6 +209,9 @@ def run(stage: Stage, context: Context) -> None:
     clean = False
     try:
         stage.open()
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         log.info("running", **_words(stage.pulse()))
         heart.phase = "running"
         _turn_until(stage, context, heart, asked)

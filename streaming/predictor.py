@@ -63,7 +63,7 @@ class Predictor:
         logs = context.transport.ends([(t, p) for t in (FEATURES, MODEL_VERSIONS) for p in range(count)])
         start: dict[Key, int] = {}
         for partition, instrument in enumerate(self._project.instruments):
-            version, checkpoint, _ = newest_good(context.registry, instrument)
+            version, checkpoint = newest_good(context.registry, instrument, self.name)
             last = newest_in_order(
                 context.transport, context.clock, (PREDICTIONS, partition), codec.prediction, self._project.interval
             )
@@ -181,11 +181,9 @@ class Predictor:
     def _refresh(self, partition: int) -> None:
         served = self._served[partition]
         try:
-            version, checkpoint, refused = newest_good(self._context.registry, served.line.instrument)
+            version, checkpoint = newest_good(self._context.registry, served.line.instrument, self.name)
         except ArtifactRefused as error:
             self._log.error("keeping the version that serves", line=served.line.instrument, reason=str(error))
             return
-        for reason in refused:
-            self._log.error("version refused", line=served.line.instrument, reason=reason)
         if version.number > served.number:
             served.line, served.number = checkpoint.line, version.number

@@ -1,27 +1,41 @@
-"""Where a line's stream begins: where history ends, and from where on everything can be made again."""
+"""Where a service takes a line up: its newest version that is good, and from where on everything can be made again."""
 
 from __future__ import annotations
 
-from domain.checkpoint import Checkpoint, read_manifest
-from domain.errors import ArtifactRefused, UsageError
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import structlog
+
+from domain.checkpoint import Checkpoint
+from domain.errors import ArtifactRefused, BadState, UsageError
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
-from warehouse.lake import Lake
-from warehouse.landing import all_landed
 from warehouse.registry import Registry, Version
 
-LOOK_BACK = 1_000
-"""Numbers tried below a bad version before giving up."""
+if TYPE_CHECKING:
+    from warehouse.lake import Lake
+
+SAID = 10
+"""Refusals logged one by one; after a lost key there may be thousands."""
 
 
 def seam_of(registry: Registry, line: str) -> int:
-    """Return the end of the line's training window, ns.
+    """Return the end of the line's training window, ns, as the newest manifest that is good says.
 
     Raises
     ------
     UsageError
         When the line has no version yet.
+    ArtifactRefused
+        When none of its versions has a good manifest.
     """
-    return int(read_manifest(registry.load(_newest(registry, line)))["since"])
+    refused: dict[int, str] = {}
+    for version in _newest_first(registry, line):
+        try:
+            return int(registry.manifest(version)["since"])
+        except ArtifactRefused as error:
+            refused[version.number] = str(error)
+    raise ArtifactRefused(_none_loads(line, refused))
 
 
 def safe_point(registry: Registry, lake: Lake, line: str, partition: int) -> int:
@@ -35,47 +49,66 @@ def safe_point(registry: Registry, lake: Lake, line: str, partition: int) -> int
     UsageError
         When the line has no version yet.
     """
+    from warehouse.landing import all_landed
+
     seam, landed = seam_of(registry, line), all_landed(lake)
     marks = [landed.get((topic, partition)) for topic in (BARS, FEATURES, FEATURES_WITH_TARGET)]
-    learned = newest_good(registry, line)[0].watermark
+    # Not by its manifest: the trainer goes on from the newest version that loads.
+    learned = newest_good(registry, line, "safe point")[0].watermark
     return max(seam, min(learned, *(seam if mark is None else mark.last_ts for mark in marks)))
 
 
-def newest_good(registry: Registry, line: str) -> tuple[Version, Checkpoint, list[str]]:
-    """Return the newest version that loads, with what was refused on the way to it.
+def newest_good(registry: Registry, line: str, by: str) -> tuple[Version, Checkpoint]:
+    """Return the newest version that loads; what was refused on the way to it is logged and recorded.
+
+    Parameters
+    ----------
+    by : the service that asks
 
     Raises
     ------
     UsageError
         When the line has no version yet.
     ArtifactRefused
-        When none of its last versions loads.
+        When none of its versions loads.
     """
-    version = _newest(registry, line)
-    refused: list[str] = []
-    while True:
+    refused: dict[int, str] = {}
+    for version in _newest_first(registry, line):
         try:
-            return version, Checkpoint.from_bytes(registry.load(version)), refused
+            checkpoint = registry.open(version)
         except ArtifactRefused as error:
-            refused.append(f"version {version.number}: {error}")
-            older = _before(registry, version)
-            if older is None:
-                raise ArtifactRefused(
-                    f"{line}: no version loads ({'; '.join(refused[:3])}); train a new one"
-                ) from error
-            version = older
+            refused[version.number] = str(error)
+            continue
+        _record(registry, line, refused, version, by)
+        return version, checkpoint
+    _record(registry, line, refused, None, by)
+    raise ArtifactRefused(_none_loads(line, refused))
 
 
-def _newest(registry: Registry, line: str) -> Version:
+def _newest_first(registry: Registry, line: str) -> Iterator[Version]:
     version = registry.newest(line)
     if version is None:
         raise UsageError(f"{line} has no model yet; run 'tidemill up' or materialize asset initial_model first")
-    return version
+    while version is not None:
+        yield version
+        version = registry.before(version)
 
 
-def _before(registry: Registry, version: Version) -> Version | None:
-    """Return the newest version older than this one; retention may have left holes in the numbers."""
-    for number in range(version.number - 1, max(0, version.number - LOOK_BACK), -1):
-        if (older := registry.get(version.line, number)) is not None:
-            return older
-    return None
+def _record(registry: Registry, line: str, refused: dict[int, str], good: Version | None, by: str) -> None:
+    log = structlog.get_logger().bind(service=by, line=line)
+    for number, reason in list(refused.items())[:SAID]:
+        log.error("version refused", version=number, reason=reason, instead=good.number if good else None)
+    if len(refused) > SAID:
+        log.error("versions refused, all told", count=len(refused))
+    try:
+        if refused:
+            registry.refusals.note(line, refused, by)
+        if good is not None:
+            registry.refusals.lift(line, good.number)
+    except BadState as error:  # a good version shall serve, even where nothing can be written down
+        log.warning("refusals not recorded", error=str(error))
+
+
+def _none_loads(line: str, refused: dict[int, str]) -> str:
+    newest = next(iter(refused.values()))
+    return f"{line}: none of {len(refused)} versions loads; the newest: {newest}"

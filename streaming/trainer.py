@@ -27,11 +27,9 @@ from streaming.seam import newest_good
 from streaming.transport import Key, Logs, Records
 from warehouse.leases import Lease
 from warehouse.registry import VersionInfo
+from warehouse.retention import Retention
 
 LEASE_S = 15.0
-KEEP = 1_000
-"""Versions of a line kept beside the initial and the named ones: a quarter of an hour at one a second, some 80 MB."""
-
 STRIDE = 2_000
 """Answers learned between two looks at the clock: River learns this many in about a tenth of a second."""
 
@@ -62,6 +60,7 @@ class Trainer:
         self._context, self._project = context, context.project
         self._stations: dict[int, _Station] = {}
         self._log = structlog.get_logger().bind(service=self.name)
+        self._retention = Retention(context.control, context.places.models)
         self._probes = {p: np.empty((0, 16)) for p in range(len(self._project.instruments))}
 
     def open(self) -> None:
@@ -72,9 +71,7 @@ class Trainer:
         start: dict[Key, int] = {}
         for partition, instrument in enumerate(self._project.instruments):
             lease = context.leases.acquire(instrument, context.owner, LEASE_S)
-            version, checkpoint, refused = newest_good(context.registry, instrument)
-            for reason in refused:
-                self._log.error("version refused, going back", line=instrument, reason=reason)
+            version, checkpoint = newest_good(context.registry, instrument, self.name)
             line = checkpoint.line
             for topic in (FEATURES, FEATURES_WITH_TARGET):
                 start[topic, partition] = self._resume((topic, partition), instrument, checkpoint)
@@ -120,6 +117,7 @@ class Trainer:
             self._context.leases.renew(station.lease, LEASE_S)
             if every and self._context.clock.monotonic() - station.published_at >= every:
                 self._publish(partition, station)
+            self._retention.turn(station.lease, self._context.clock.monotonic())
         self._reader.mirror()
 
     def pulse(self) -> Pulse:
@@ -217,11 +215,10 @@ class Trainer:
             digest=line.digest(),
             metrics=line.scores(),
         )
-        version = self._context.registry.publish(line.instrument, checkpoint.to_bytes(), info, station.lease)
+        registry = self._context.registry
+        version = registry.publish(line.instrument, registry.seal(checkpoint), info, station.lease)
         station.version, station.published_n = version.number, line.n_learned
         station.published_at = self._context.clock.monotonic()
-        if version.number % (KEEP // 10) == 0:
-            self._context.registry.prune(line.instrument, KEEP)
         news = Announcement(line.instrument, version.number, line.watermark, line.n_learned)
         self._writer.send(MODEL_VERSIONS, partition, line.instrument, [codec.encode(news)])
 

@@ -20,7 +20,7 @@ from warehouse.engines import Pace, engine_of
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = sa.MetaData()
 
@@ -73,6 +73,19 @@ versions = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("line", "number"),
     sa.Index("versions_by_digest", "line", "digest"),
+    sa.Index("versions_by_age", "line", "created_at"),
+)
+
+refusals = sa.Table(
+    "refusals",
+    metadata,
+    sa.Column("line", sa.String(128), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.BigInteger, nullable=False),  # increasing in commit order, as of versions
+    sa.Column("reason", sa.String(1024), nullable=False),
+    sa.Column("refused_by", sa.String(256), nullable=False),
+    sa.Column("refused_at", sa.Double, nullable=False),
+    sa.Index("refusals_by_id", "id"),
 )
 
 aliases = sa.Table(
@@ -255,6 +268,17 @@ def upsert(
         connection.execute(sa.insert(table).values(**key, **(values if first is None else first)))
 
 
+def next_id(connection: sa.Connection, name: str) -> int:
+    """Return the next id of a kind of rows.
+
+    Ids are drawn from a row that stays locked until the commit, so that they are seen in the order of commits: a
+    reader with a cursor misses none.
+    """
+    mine = counters.c.name == name
+    connection.execute(sa.update(counters).where(mine).values(value=counters.c.value + 1))
+    return int(connection.execute(sa.select(counters.c.value).where(mine)).scalar_one())
+
+
 def _schema(connection: sa.Connection) -> int | None:
     if not sa.inspect(connection).has_table("schema_version"):
         return None
@@ -267,4 +291,5 @@ def _create(connection: sa.Connection) -> None:
     if _schema(connection) is None:
         metadata.create_all(connection)
         connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
-        connection.execute(sa.insert(counters).values(name="versions", value=0))
+        for name in ("versions", "refusals"):
+            connection.execute(sa.insert(counters).values(name=name, value=0))

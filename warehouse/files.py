@@ -30,11 +30,18 @@ def write_atomic(path: Path, data: bytes) -> None:
         staged.unlink(missing_ok=True)
 
 
-def stage(path: Path, data: bytes) -> Path:
-    """Return a synced temporary file with ``data``, in the directory of ``path`` and so on its disk."""
+def stage(path: Path, data: bytes, mode: int | None = None) -> Path:
+    """Return a synced temporary file with ``data``, in the directory of ``path`` and so on its disk.
+
+    Parameters
+    ----------
+    mode : of the file, before anything is in it; None as the umask says
+    """
     make_directory(path.parent)
     staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with staged.open("xb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -44,7 +51,7 @@ def stage(path: Path, data: bytes) -> Path:
 def settle(staged: Path, path: Path) -> None:
     """Give a staged file its name, and make the name durable."""
     staged.replace(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -52,10 +59,11 @@ def make_directory(path: Path) -> None:
     missing = [made for made in (path, *path.parents) if not made.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for made in missing:
-        _sync_directory(made.parent)
+        sync_directory(made.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
     directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)

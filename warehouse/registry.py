@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,10 +12,12 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from domain.errors import ArtifactRefused, BadState
-from warehouse.control import Control, aliases, counters, database_now, upsert, versions
+from domain.checkpoint import Checkpoint, read_manifest
+from domain.errors import ArtifactRefused, BadState, Unavailable
+from warehouse.control import Control, aliases, database_now, next_id, refusals, upsert, versions
 from warehouse.files import settle, stage
 from warehouse.leases import Lease, guard
+from warehouse.refusals import Refusals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +69,28 @@ class Version(VersionInfo):
 
 
 class Registry:
-    """The versions in a control database, with their artifacts below a directory."""
+    """The versions in a control database, with their artifacts below a directory.
 
-    def __init__(self, control: Control, root: Path) -> None:
+    Parameters
+    ----------
+    key : signs and verifies artifacts; who only lists versions needs none
+    """
+
+    def __init__(self, control: Control, root: Path, key: bytes | None = None) -> None:
         self._control = control
         self._root = root
+        self._key = key
+        self.refusals = Refusals(control)
+
+    def seal(self, checkpoint: Checkpoint) -> bytes:
+        """Return the checkpoint as a signed artifact.
+
+        Raises
+        ------
+        BadState
+            When it is not finite, or this registry has no key.
+        """
+        return checkpoint.to_bytes(self._signing_key())
 
     def publish(self, line: str, payload: bytes, info: VersionInfo, lease: Lease) -> Version:
         """Publish a version, or return the one that says the same when it was published before.
@@ -90,13 +111,14 @@ class Registry:
 
         Notes
         -----
-        The artifact is on disk under its name before its row is committed, and both while the lease is locked: a row
-        without its artifact cannot be, and an artifact without a row is replaced by the next publication. Published
-        again after a crash (same parent, digest and watermark), a version is the one that exists.
+        In this order: the artifact under a temporary name, synced; under the lease's lock its own name, that name
+        synced; the row, committed. So a row without its artifact cannot be, and an artifact without a row is replaced
+        by the next publication. Published again after a crash (same parent, digest and watermark), a version is the
+        one that exists.
         """
         if lease.line != line:
             raise BadState(f"a lease of {lease.line} cannot publish on {line}; acquire the line's own")
-        staged = stage(self._path(line, 0), payload)
+        staged = stage(folder_of(self._root, line) / "version", payload)
         try:
             return self._control.write(lambda connection: self._publish(connection, line, staged, payload, info, lease))
         finally:
@@ -112,18 +134,20 @@ class Registry:
             versions.c.watermark == info.watermark,
             versions.c.parent.is_not_distinct_from(info.parent),
         )
-        again = (
-            connection.execute(sa.select(versions).where(same).order_by(versions.c.number.desc())).mappings().first()
-        )
-        if again is not None:
-            return self._version(again)
-        # Ids are drawn from a row that stays locked until the commit, so that they are seen in the order of commits:
-        # a reader with a cursor misses none.
-        connection.execute(sa.update(counters).where(counters.c.name == "versions").values(value=counters.c.value + 1))
+        # One that was refused, or is damaged, is not what the trainer says: it learned all of that once more because
+        # of it, and must get a number behind it.
+        refused = sa.select(refusals.c.number).where(refusals.c.line == line)
+        again = sa.select(versions).where(same, versions.c.number.not_in(refused)).order_by(versions.c.number.desc())
+        for row_again in connection.execute(again).mappings():
+            if self._is_whole(version := self._version(row_again)):
+                return version
+        row_id = next_id(connection, "versions")
         number = 1 + (connection.execute(_newest_number(line)).scalar_one_or_none() or 0)
-        path = self._path(line, number)
+        # The epoch is in the name: a trainer that slept through the loss of its database connection, and of the lock
+        # with it, renames its file to a name that no newer holder of the lease can have published.
+        path = folder_of(self._root, line) / f"{number}-{lease.epoch}.safetensors"
         row = {
-            "id": connection.execute(sa.select(counters.c.value).where(counters.c.name == "versions")).scalar_one(),
+            "id": row_id,
             "line": line,
             "number": number,
             "created_at": connection.execute(sa.select(database_now())).scalar_one(),
@@ -132,7 +156,7 @@ class Registry:
             "path": str(path.relative_to(self._root)),
         }
         said = {f.name: getattr(info, f.name) for f in fields(VersionInfo)}
-        connection.execute(sa.insert(versions).values(**said, **row))
+        connection.execute(sa.insert(versions).values(**said, **row))  # seen by nobody before the commit
         settle(staged, path)
         return self._version(connection.execute(sa.select(versions).where(versions.c.id == row["id"])).mappings().one())
 
@@ -144,6 +168,33 @@ class Registry:
         """Return the line's version of this number, None when there is none."""
         return self._one(sa.select(versions).where(versions.c.number == number), line)
 
+    def before(self, version: Version) -> Version | None:
+        """Return the newest version older than this one, None when there is none."""
+        older = _newest_number(version.line).where(versions.c.number < version.number).scalar_subquery()
+        return self._one(sa.select(versions).where(versions.c.number == older), version.line)
+
+    def open(self, version: Version) -> Checkpoint:
+        """Return what was published, verified in every way: the row's digest, the signature, what both say of it.
+
+        Raises
+        ------
+        ArtifactRefused
+            When the file is missing, or is not the version that its row describes, or does not load here.
+        """
+        payload = self.load(version)
+        self._described(version, payload)
+        return Checkpoint.from_bytes(payload, self._signing_key())
+
+    def manifest(self, version: Version) -> dict[str, Any]:
+        """Return the verified manifest of a version; its state is not looked at.
+
+        Raises
+        ------
+        ArtifactRefused
+            When the file is missing, or is not the version that its row describes.
+        """
+        return self._described(version, self.load(version))
+
     def load(self, version: Version) -> bytes:
         """Return the artifact, byte for byte as it was published.
 
@@ -151,12 +202,17 @@ class Registry:
         ------
         ArtifactRefused
             When the file is missing or is not what was published.
+        Unavailable
+            When this process can open no file at all: that says nothing of the version.
         """
         try:
-            payload = version.path.read_bytes()
+            with version.path.open("rb") as file:
+                payload = file.read(version.size + 1)  # whatever lies there now, no more memory than was published
         except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                raise Unavailable(f"{version.path}: {error.strerror}; the process is short of it") from error
             raise ArtifactRefused(f"{version.line} version {version.number}: {error}; use another version") from error
-        if hashlib.sha256(payload).hexdigest() != version.sha256:
+        if not hmac.compare_digest(hashlib.sha256(payload).hexdigest(), version.sha256):
             raise ArtifactRefused(
                 f"{version.line} version {version.number}: {version.path} is damaged (its sha256 is not the published "
                 "one); use another version or restore the file"
@@ -205,31 +261,32 @@ class Registry:
 
         return self._control.write(work)
 
-    def prune(self, line: str, keep_last: int) -> list[int]:
-        """Remove old versions and their artifacts; return their numbers.
+    def _described(self, version: Version, payload: bytes) -> dict[str, Any]:
+        """Return the artifact's manifest if it says of itself what the row says of it.
 
-        Parameters
-        ----------
-        keep_last : how many of the newest stay, >= 1; initial versions and those with an alias always stay
+        The row's sha256 alone would let an older file of the line, or another line's, be put in place with its digest.
         """
-        named = sa.select(aliases.c.number).where(aliases.c.line == line)
-
-        def work(connection: sa.Connection) -> list[tuple[int, str]]:
-            newest = connection.execute(_newest_number(line).with_for_update()).scalar_one_or_none() or 0
-            old = sa.and_(
-                versions.c.line == line,
-                versions.c.number <= newest - max(1, keep_last),
-                versions.c.kind != "initial",
-                versions.c.number.not_in(named),
+        manifest = read_manifest(payload, self._signing_key())
+        said = {"instrument": version.line, **{f.name: getattr(version, f.name) for f in fields(VersionInfo)}}
+        differ = [name for name, value in said.items() if name != "metrics" and manifest.get(name) != value]
+        if differ:
+            raise ArtifactRefused(
+                f"{version.line} version {version.number}: {version.path} is of another version "
+                f"({', '.join(differ)} differ); restore the file or use another version"
             )
-            gone = connection.execute(sa.select(versions.c.number, versions.c.path).where(old)).all()
-            connection.execute(sa.delete(versions).where(old))
-            return [(row.number, row.path) for row in gone]
+        return manifest
 
-        gone = self._control.write(work)
-        for _number, path in gone:
-            (self._root / path).unlink(missing_ok=True)
-        return [number for number, _path in gone]
+    def _is_whole(self, version: Version) -> bool:
+        try:
+            self.load(version)
+        except ArtifactRefused:
+            return False
+        return True
+
+    def _signing_key(self) -> bytes:
+        if self._key is None:
+            raise BadState("this registry was opened without the key of its artifacts; it can only list versions")
+        return self._key
 
     def _one(self, query: sa.Select[Any], line: str) -> Version | None:
         row = self._control.read(lambda c: c.execute(query.where(versions.c.line == line)).mappings().one_or_none())
@@ -238,8 +295,10 @@ class Registry:
     def _version(self, row: sa.RowMapping) -> Version:
         return Version(**{**row, "path": self._root / row["path"]})
 
-    def _path(self, line: str, number: int) -> Path:
-        return self._root / line.replace(":", "__") / f"{number}.safetensors"
+
+def folder_of(root: Path, line: str) -> Path:
+    """Return the directory of a line's artifacts."""
+    return root / line.replace(":", "__")
 
 
 def _newest_number(line: str) -> sa.Select[int]:

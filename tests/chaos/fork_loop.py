@@ -27,10 +27,9 @@ from pathlib import Path
 
 import structlog
 
-from domain.checkpoint import Checkpoint
-from domain.config import Places
-from tests.chaos.mill_in_memory import LINE, Setting, Told
+from tests.chaos.mill_in_memory import LINE, Setting, Told, places_of
 from warehouse.control import Control
+from warehouse.keys import model_key
 from warehouse.registry import Registry, Version
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
@@ -115,12 +114,13 @@ def _live(told: Told, home: Path, child: Child, said: int) -> None:
 
 def faults_of(told: Told, home: Path, outcome: Outcome) -> list[str]:
     """Return what is wrong with a round's versions."""
-    with Control.open(Places(home=home).control) as control:
-        registry = Registry(control, Places(home=home).models)
+    places = places_of(home)
+    with Control.open(places.control) as control:
+        registry = Registry(control, places.models, model_key(places))
         versions = registry.since(0, limit=1_000_000)
         outcome.versions += len(versions)
         newest = versions[-1]
-        line = Checkpoint.from_bytes(registry.load(newest)).line
+        line = registry.open(newest).line
         found = [f"version {v.number}: {said}" for v, said in _regressions(versions)]
         if (line.n_learned, line.watermark) != (told.n_learned, told.end):
             found.append(f"learned {line.n_learned} of {told.n_learned} examples, up to {line.watermark}")

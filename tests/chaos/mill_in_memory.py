@@ -15,13 +15,18 @@ from streaming import codec
 from streaming.app import Context, Turning
 from streaming.memory import Memory
 from streaming.trainer import Trainer
-from tests.domain.samples import LINEAR, MINUTE, RLS, cut, rows_of, walk
+from tests.domain.samples import KEY, LINEAR, MINUTE, RLS, cut, rows_of, walk
 from warehouse.control import Control
 from warehouse.leases import Leases
 from warehouse.registry import Registry, VersionInfo
 
 LINE = "simulated:A"
 HORIZON = 5 * MINUTE
+
+
+def places_of(home: Path) -> Places:
+    """Return a home whose versions are signed with the key of all tests."""
+    return Places(home=home, model_key=KEY.decode())
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,11 @@ class Told:
         line.advance(history, self.seam)
         line.freeze()
         self.initial = Checkpoint(line, MINUTE, HORIZON, kind="initial", probes=asked.values[-64:])
-        self.first = self.initial.to_bytes()
+        self.first = self.initial.to_bytes(KEY)
         self.first_info = VersionInfo(
             kind="initial", watermark=line.watermark, n_learned=line.n_learned, digest=line.digest()
         )
-        whole = Checkpoint.from_bytes(self.first).line
+        whole = Checkpoint.from_bytes(self.first, KEY).line
         end = int(min(later[0].ts[-1], later[1].available[-1]))
         whole.advance(merge(*later), end)
         self.end, self.n_learned, self.digest = end, whole.n_learned, whole.digest()
@@ -79,19 +84,20 @@ class Told:
     def prepare(self, home: Path) -> None:
         """Publish the first version in a new home."""
         home.mkdir(parents=True)
-        with Control.open(Places(home=home).control) as control:
+        places = places_of(home)
+        with Control.open(places.control) as control:
             leases = Leases(control)
             lease = leases.acquire(LINE, "initial training", 60.0)
-            Registry(control, Places(home=home).models).publish(LINE, self.first, self.first_info, lease)
+            Registry(control, places.models).publish(LINE, self.first, self.first_info, lease)
             leases.release(lease)
 
     def context(self, home: Path, control: Control) -> Context:
         """Return what a trainer in this home is given."""
-        return Context(self.project, Places(home=home), control, self.transport, instance="test", checkpoint_s=0.0)
+        return Context(self.project, places_of(home), control, self.transport, instance="test", checkpoint_s=0.0)
 
     def train(self, home: Path, on_turn: Callable[[], object] = lambda: None) -> Trainer:
         """Run a trainer until the input is used up, and publish it; tell when it has loaded and after each turn."""
-        with Control.open(Places(home=home).control) as control:
+        with Control.open(places_of(home).control) as control:
             context = self.context(home, control)
             trainer = Trainer(context)
             trainer.open()

@@ -92,7 +92,9 @@ class Artifacts(Story):
             publishing = [0]
 
             def committing(_connection):
-                if (recorder.root / "models" / "simulated__BTC-USD" / f"{publishing[0]}.safetensors").exists():
+                if (
+                    recorder.root / "models" / "simulated__BTC-USD" / f"{publishing[0]}-{lease.epoch}.safetensors"
+                ).exists():
                     recorder.acknowledge(publishing[0])  # from here on its row may be seen
 
             sa.event.listen(sa.Engine, "commit", committing)

@@ -17,6 +17,7 @@ SECOND = NANOS_PER_SECOND
 MINUTE = 60 * SECOND
 START = 19_723 * NANOS_PER_DAY  # Monday, 2024-01-01
 TARGETS = ("price_change", "direction", "volatility")
+KEY = b"a key that signs made-up versions"
 
 RLS = Model(name="rls", kind="rls", targets=TARGETS)
 LINEAR = Model(

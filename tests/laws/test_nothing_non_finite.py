@@ -15,7 +15,7 @@ from domain.features import examples, vectors
 from domain.fleet import Line
 from domain.tables import BarTable, TradeTable
 from domain.tape import merge
-from tests.domain.samples import LINEAR, LOGISTIC, MINUTE, RLS, SECOND, START, cut, pieces, rows_of, tape_of, walk
+from tests.domain.samples import KEY, LINEAR, LOGISTIC, MINUTE, RLS, SECOND, START, cut, pieces, rows_of, tape_of, walk
 
 FLEET = (RLS, LINEAR, LOGISTIC)
 
@@ -66,7 +66,8 @@ def prove(bars, horizon, interval, sizes):
     for name, array in line.arrays().items():
         if name != "scores/asked":  # there NaN stands for "does not answer for this target"
             assert np.isfinite(array).all(), name
-    line = Checkpoint.from_bytes(Checkpoint(line, interval, horizon, probes=asked.values[-16:]).to_bytes()).line
+    data = Checkpoint(line, interval, horizon, probes=asked.values[-16:]).to_bytes(KEY)
+    line = Checkpoint.from_bytes(data, KEY).line
     assert np.isfinite(line.predict(asked.values)).all()
     for members in line.scores().values():
         for score in members.values():
@@ -149,4 +150,4 @@ def test_a_champion_that_blows_up_stops_before_it_is_served_or_written():
     silent = Line("a:B", (wild, RLS))
     silent.advance(cut(tape, ~tape.asks), int(tape.ts[-1]))
     with pytest.raises(BadState):
-        Checkpoint(silent, MINUTE, 5 * MINUTE, probes=tape.x[:1]).to_bytes()
+        Checkpoint(silent, MINUTE, 5 * MINUTE, probes=tape.x[:1]).to_bytes(KEY)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from domain.checkpoint import Checkpoint
 from domain.config import Model
 from domain.fleet import Line
-from tests.domain.samples import LINEAR, MINUTE, RLS, cut, pieces, tape_of, walk
+from tests.domain.samples import KEY, LINEAR, MINUTE, RLS, cut, pieces, tape_of, walk
 
 
 def river(name, target, text):
@@ -45,7 +45,7 @@ def test_any_number_of_predictions_anywhere_changes_nothing(seed, fleet, sizes, 
             strange = tape.x[rng.integers(0, len(tape), 3)] * rng.choice([-1.0, 0.0, 1.0, 1e3])
             before = asked.digest()
             first = asked.predict(strange)
-            Checkpoint(asked, MINUTE, 5 * MINUTE, probes=tape.x[:2]).to_bytes()  # its probes are predictions too
+            Checkpoint(asked, MINUTE, 5 * MINUTE, probes=tape.x[:2]).to_bytes(KEY)  # its probes are predictions too
             assert asked.predict(strange).tobytes() == first.tobytes()
             assert asked.digest() == before
         until = int(piece.ts.max())

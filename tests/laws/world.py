@@ -14,7 +14,7 @@ from domain.fleet import Line
 from domain.pipeline import Pipeline, lead
 from domain.tables import BarTable, ExampleTable, TradeTable, VectorTable
 from domain.tape import merge, ready_until
-from tests.domain.samples import LINEAR, RLS, SECOND, cut, joined
+from tests.domain.samples import KEY, LINEAR, RLS, SECOND, cut, joined
 
 NO_BARS = BarTable(np.empty(0, np.int64), np.empty((0, len(BAR_COLUMNS))))
 
@@ -133,8 +133,8 @@ def stream(setting: Setting, told: Told, events: TradeTable | BarTable, end: int
             asked, labelled = cut(asked, asked.ts > until), cut(labelled, labelled.available > until)
         if saves and call % saves == 0:
             probes = told.vectors.values[-4:].reshape(-1, len(FEATURES))
-            data = Checkpoint(told.line, setting.interval, setting.horizon, probes=probes).to_bytes()
-            told.line = Checkpoint.from_bytes(data).line
+            data = Checkpoint(told.line, setting.interval, setting.horizon, probes=probes).to_bytes(KEY)
+            told.line = Checkpoint.from_bytes(data, KEY).line
             state = state.copy()
             pipeline = Pipeline(
                 setting.interval, setting.horizon, BarTable(pipeline.tail.ts.copy(), pipeline.tail.values.copy())

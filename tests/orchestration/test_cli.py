@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from domain.config import Places
+from warehouse.control import Control
+from warehouse.leases import Leases
+from warehouse.registry import Registry, VersionInfo
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -121,3 +126,34 @@ def test_a_wrong_wish_for_a_replay_is_one_line_before_anything_starts(args, word
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert word in done.stderr
+
+
+def test_status_names_every_version_that_was_refused_with_the_reason(tmp_path):
+    places = Places(home=tmp_path / "home")
+    with Control.open(places.control) as control:
+        registry, line = Registry(control, places.models), "simulated:BTC-USD"
+        lease = Leases(control).acquire(line, "test", 60)
+        for n in range(7):
+            info = VersionInfo(kind="update", watermark=n, n_learned=n, digest=str(n))
+            registry.publish(line, b"model", info, lease)
+        registry.refusals.note(line, dict.fromkeys(range(1, 8), "its sha256 is not the published one"), "predictor")
+    found = json.loads(tidemill("status", "--json", TIDEMILL_HOME=str(places.home)).stdout)["refused_versions"]
+    assert [refusal["number"] for refusal in found] == [7, 6, 5, 4, 3, 2, 1]
+    assert found[0].items() >= {"line": line, "reason": "its sha256 is not the published one"}.items()
+    shown = " ".join(tidemill("status", TIDEMILL_HOME=str(places.home)).stdout.split())
+    assert "refused: simulated:BTC-USD version 7 by predictor, " in shown
+    assert "UTC: its sha256 is not the published one" in shown
+    assert "2 more" in shown
+
+
+@pytest.mark.parametrize("service", ["trainer", "predictor"])
+def test_a_key_that_others_can_read_is_one_line_and_exit_code_2(tmp_path, service):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "model.key").write_text("0123456789" * 7)
+    (home / "model.key").chmod(0o644)
+    done = tidemill("run", service, TIDEMILL_HOME=str(home))
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        f"tidemill: {home}/model.key has mode 0644: others may know the key; chmod 600 or replace it"
+    ]

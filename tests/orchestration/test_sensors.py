@@ -288,6 +288,24 @@ class TestVersions:
         recorded += [event.metadata["version"].value for event in tick(sensor).asset_events or []]
         assert recorded == [1, 2, 3, 4, 5, 6, 7]
 
+    def test_a_refused_version_becomes_one_observation_of_its_line(self, mill, control, sensor, tick):
+        line, other = mill.project.instruments
+        first_models(mill, control)
+        publish(mill, control, line, 2)
+        tick(sensor)
+        refusals = Registry(control, mill.places.models).refusals
+        refusals.note(line, {1: "signed with another key", 2: "torn"}, "trainer")
+        refusals.note(other, {1: "flipped"}, "predictor")
+        one, two = tick(sensor).asset_events
+        assert isinstance(one, dg.AssetObservation)
+        assert (one.asset_key, two.asset_key) == (version_key(line), version_key(other))
+        assert one.description == f"refused versions 1, 2 of {line}"
+        assert [row.data["reason"] for row in one.metadata["refused"].records] == ["signed with another key", "torn"]
+        assert (two.metadata["reason"].value, two.metadata["refused_versions"].value) == ("flipped", 1)
+        assert two.metadata["refused"].records[0].data["by"] == "predictor"
+        refusals.note(line, {2: "torn"}, "predictor")
+        assert not tick(sensor).asset_events, "each is said once"
+
 
 def bare_job(name, *keys):
     """Return a job of this name, for a run that is only looked at."""
