@@ -6,7 +6,7 @@ Everything sent is acknowledged at once, in order, and stays until the process e
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from domain.errors import Unavailable
 from streaming.transport import Key, Records
@@ -17,13 +17,18 @@ BATCH = 2_000
 class Memory:
     """Topics as lists of values; see ``Transport``.
 
+    Parameters
+    ----------
+    name_log : makes the identity of a new log; a simulation brings names that are the same in every run
+
     Attributes
     ----------
     logs : each partition's values, from the first offset that it still has
     starts : that first offset, where it is not 0
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name_log: Callable[[], str] = lambda: uuid.uuid4().hex) -> None:
+        self._name_log = name_log
         self.logs: dict[Key, list[bytes]] = {}
         self.starts: dict[Key, int] = {}
         self._identities: dict[str, str] = {}
@@ -46,11 +51,15 @@ class Memory:
 
     def identities(self, topics: Iterable[str]) -> dict[str, str]:
         """See ``Transport``."""
-        return {topic: self._identities.setdefault(topic, uuid.uuid4().hex) for topic in topics}
+        wanted = list(topics)
+        for topic in wanted:
+            if topic not in self._identities:
+                self._identities[topic] = self._name_log()
+        return {topic: self._identities[topic] for topic in wanted}
 
     def make_anew(self, topic: str) -> None:
         """Delete a topic and make it again, empty, as an operator may."""
-        self._identities[topic] = uuid.uuid4().hex
+        self._identities[topic] = self._name_log()
         for key in [key for key in self.logs if key[0] == topic]:
             del self.logs[key]
             self.starts.pop(key, None)

@@ -7,6 +7,7 @@ has none. SQLite on one machine, PostgreSQL beyond: only the URL changes.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -131,7 +132,7 @@ class database_now(FunctionElement[float]):  # noqa: N801 - it reads as the SQL 
 
 @compiles(database_now, "sqlite")
 def _sqlite_now(_element: database_now, _compiler: object, **_options: object) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return "database_now()"  # SQLite runs inside the process: its clock is the one that the engine gave it
 
 
 @compiles(database_now, "postgresql")
@@ -140,12 +141,18 @@ def _postgresql_now(_element: database_now, _compiler: object, **_options: objec
 
 
 class Control:
-    """A process's door to the control database; safe to share between threads."""
+    """A process's door to the control database; safe to share between threads.
 
-    def __init__(self, url: str) -> None:
+    Parameters
+    ----------
+    url : SQLAlchemy's, of SQLite or PostgreSQL
+    now : the clock of a SQLite database, unix seconds: the machine's, or a simulation's; PostgreSQL has its own
+    """
+
+    def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         self.url = sa.engine.make_url(url)
-        self._durable = engine_of(self.url, Pace.DURABLE)
-        self._brisk = engine_of(self.url, Pace.BRISK)
+        self._durable = engine_of(self.url, Pace.DURABLE, now)
+        self._brisk = engine_of(self.url, Pace.BRISK, now)
 
     @classmethod
     def open(cls, url: str) -> Control:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ class Pace(enum.Enum):
     BRISK = (250, "NORMAL")
 
 
-def engine_of(url: sa.URL, pace: Pace) -> sa.Engine:
+def engine_of(url: sa.URL, pace: Pace, now: Callable[[], float] = time.time) -> sa.Engine:
     """Return an engine for SQLite or PostgreSQL.
+
+    Parameters
+    ----------
+    now : what ``database_now()`` is in SQLite, unix seconds
 
     Raises
     ------
@@ -43,7 +48,10 @@ def engine_of(url: sa.URL, pace: Pace) -> sa.Engine:
         engine = sa.create_engine(url, json_serializer=to_json, pool_pre_ping=backend != "sqlite")
     except ModuleNotFoundError as error:
         raise UsageError(f"TIDEMILL_CONTROL_URL: the driver {error.name} is not installed; pip install it") from error
-    (_prepare_sqlite if backend == "sqlite" else _prepare_postgresql)(engine, *pace.value)
+    if backend == "sqlite":
+        _prepare_sqlite(engine, *pace.value, now)
+    else:
+        _prepare_postgresql(engine, *pace.value)
     return engine
 
 
@@ -60,10 +68,11 @@ def _plain(value: Any) -> object:  # noqa: ANN401 - whatever JSON does not know
     return value.item() if hasattr(value, "item") else str(value)  # numpy's scalars
 
 
-def _prepare_sqlite(engine: sa.Engine, wait_ms: int, synchronous: str) -> None:
+def _prepare_sqlite(engine: sa.Engine, wait_ms: int, synchronous: str, now: Callable[[], float]) -> None:
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's own
         connection.isolation_level = None  # the driver shall not begin transactions: the next listener does
+        connection.create_function("database_now", 0, now)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {wait_ms}")
         cursor.execute(f"PRAGMA synchronous = {synchronous}")
