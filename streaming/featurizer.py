@@ -6,10 +6,14 @@ since the last save; its readers drop what is not newer, so its output is effect
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import structlog
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -52,11 +56,13 @@ class Featurizer:
         self._works: dict[int, _Works] = {}
         self._log = structlog.get_logger().bind(service=self.name)
         self._counts = {BARS: 0, FEATURES: 0, FEATURES_WITH_TARGET: 0}
+        self._outputs = tuple(topic for topic in self._counts if topic != source_topic)
 
     def open(self) -> None:
         """Take up each instrument where its file stands, or warm it from the lake at the seam."""
         instruments, transport = self._project.instruments, self._context.transport
-        self._logs = Logs(transport, self._context.clock, (self._topic,), len(instruments))
+        topics = (self._topic, *self._outputs)
+        self._logs = Logs(transport, self._context.clock, topics, len(instruments))
         for partition, instrument in enumerate(instruments):
             works = self._load(instrument, partition)
             self._works[partition] = works or self._warm(instrument, partition)
@@ -85,16 +91,23 @@ class Featurizer:
         self._logs.check()
         self._dead.save()
         self._writer.flush()
+        count = len(self._project.instruments)
+        ends = self._context.transport.ends([(topic, p) for topic in self._outputs for p in range(count)])
         for partition, instrument in enumerate(self._project.instruments):
             works = self._works[partition]
-            log = self._logs.identities[self._topic]
-            manifest = {"offset": works.offset, "log": log, "made_for": self._made_for()}
+            manifest = {
+                "offset": works.offset,
+                "logs": self._logs.identities,
+                "sent": {topic: ends[topic, partition][1] for topic in self._outputs},
+                "made_for": self._made_for(),
+            }
             arrays = {
                 "ints": works.bars.ints,
                 "floats": works.bars.floats,
                 "ts": works.pipeline.tail.ts,
                 "values": works.pipeline.tail.values,
             }
+            manifest["seal"] = _seal(manifest, arrays)
             write_atomic(self._path(instrument), save(arrays, metadata={"manifest": json.dumps(manifest)}))
         self._reader.mirror()
 
@@ -149,18 +162,18 @@ class Featurizer:
             arrays = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             manifest = json.loads(header["__metadata__"]["manifest"])
+            if manifest.pop("seal") != _seal(manifest, arrays):
+                raise ValueError("its seal is broken")
         except FileNotFoundError:
             return None
-        except (SafetensorError, ValueError, KeyError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._log.warning("state is damaged; warming from the lake", instrument=instrument, error=str(error))
             return None
         if manifest["made_for"] != self._made_for():
             self._log.warning("state is for other settings; warming from the lake", instrument=instrument)
             return None
-        key, offset = (self._topic, partition), int(manifest["offset"])
-        _, why = self._logs.resume(key, offset, manifest["log"], lambda _: True)
-        if why:
-            self._log.error("warming from the lake", instrument=instrument, topic=self._topic, reason=why)
+        offset = int(manifest["offset"])
+        if not self._whole(instrument, partition, manifest["logs"], {self._topic: offset} | manifest["sent"]):
             return None
         tail = BarTable(arrays["ts"].copy(), arrays["values"].copy())
         return self._works_of(BarState(arrays["ints"].copy(), arrays["floats"].copy()), tail, offset)
@@ -168,6 +181,21 @@ class Featurizer:
     def _works_of(self, bars: BarState, tail: BarTable, offset: int) -> _Works:
         pipeline = Pipeline(self._project.interval, self._project.horizon, tail)
         return _Works(bars, pipeline, Gate(pipeline.newest, self._project.interval, self._refuse), offset)
+
+    def _whole(self, instrument: str, partition: int, logs: dict[str, str], offsets: dict[str, int]) -> bool:
+        """Return whether what was read and what was sent is still where it was, or has merely expired there.
+
+        What was sent and is gone may not have reached its readers: it is made again from the safe point.
+        """
+        for topic, offset in offsets.items():
+            key = topic, partition
+            # What was sent may have expired: its readers have had their time.
+            at = offset if topic == self._topic else max(offset, self._logs.low(key))
+            _, why = self._logs.resume(key, at, logs.get(topic), lambda _: True)
+            if why:
+                self._log.error("warming from the lake", instrument=instrument, topic=topic, reason=why)
+                return False
+        return True
 
     def _warm(self, instrument: str, partition: int) -> _Works:
         """Return the state as it stands at the safe point: the lake's last bars before it, the topic from its start."""
@@ -184,3 +212,11 @@ class Featurizer:
             state = BarState.after(last, close, p.interval, p.lateness, ts)
         self._log.info("warmed from the lake", instrument=instrument, bars=len(bars), watermark=watermark)
         return self._works_of(state, bars, self._logs.low((self._topic, partition)))
+
+
+def _seal(manifest: Mapping[str, object], arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """Return a sha256 of all that the state says: a flipped bit in a price would be learned as one."""
+    sha = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        sha.update(f"|{name}:{array.dtype.str}{array.shape}:".encode() + np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()

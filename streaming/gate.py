@@ -21,6 +21,7 @@ from domain.tables import ExampleTable, Flags, Ints
 from streaming import codec
 from streaming.clock import Clock
 from streaming.codec import Refuse
+from streaming.joint import Joint
 from streaming.transport import Key, Records, Transport, tails
 
 T = TypeVar("T")
@@ -46,15 +47,19 @@ _WHY = {
 class Gate(Generic[T]):
     """Judges one partition's records, rows of a table whose columns are its attributes.
 
+    Parameters
+    ----------
+    joint : where the log joins what was followed before; rows beyond a hole do not come to the gate
+
     Attributes
     ----------
     newest : time of the newest record let through, ns
     repeated : records dropped because they were not newer
     """
 
-    def __init__(self, newest: int, interval: int, refuse: Refuse) -> None:
+    def __init__(self, newest: int, interval: int, refuse: Refuse, joint: Joint | None = None) -> None:
         self.newest, self.repeated = newest, 0
-        self._interval, self._refuse = interval, refuse
+        self._interval, self._refuse, self._joint = interval, refuse, joint
         self._held: T | None = None
         self._offsets: list[int] = []
         self._values: dict[int, bytes] = {}
@@ -66,6 +71,9 @@ class Gate(Generic[T]):
         ----------
         table, offsets : what was decoded of ``records``
         """
+        skipped = self._joint.skip(_time(table)) if self._joint is not None else 0
+        if skipped:
+            table, offsets = _pick(table, np.arange(len(offsets)) >= skipped), offsets[skipped:]
         if self._held is not None:
             pairs = zip(vars(self._held).values(), vars(table).values(), strict=True)
             table = type(table)(*(np.concatenate(pair) for pair in pairs))

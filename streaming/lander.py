@@ -22,8 +22,10 @@ from streaming.app import Context, Pulse
 from streaming.codec import is_followed
 from streaming.dead_letters import DeadLetters
 from streaming.gate import Gate
+from streaming.joint import Joint
 from streaming.seam import seam_of
 from streaming.transport import Key, Logs, Records
+from warehouse.features import count
 from warehouse.landing import Batch, Landed, all_landed, land, realign
 from warehouse.maintenance import tidy
 from warehouse.tables import TIME, records_to_rows
@@ -74,14 +76,14 @@ class Lander:
 
     def open(self) -> None:
         """Open the lake and seek to what it has landed."""
-        context, count = self._context, len(self._project.instruments)
+        context, lines = self._context, len(self._project.instruments)
         self._lake = context.open_lake()
         self._floors = [seam_of(context.registry, instrument) for instrument in self._project.instruments]
-        self._logs, done = Logs(context.transport, context.clock, TABLES, count), all_landed(self._lake)
-        start = {key: self._resume(key, done.get(key)) for key in ((t, p) for t in TABLES for p in range(count))}
-        for key in start:
+        self._logs, done = Logs(context.transport, context.clock, TABLES, lines), all_landed(self._lake)
+        start = {key: self._resume(key, done.get(key)) for key in ((t, p) for t in TABLES for p in range(lines))}
+        for key, offset in start.items():
             newest = done[key].last_ts if key in done else self._floors[key[1]]
-            self._gates[key] = Gate(newest, self._project.interval, self._refuse)
+            self._gates[key] = Gate(newest, self._project.interval, self._refuse, self._joint(key, newest, offset))
         self._reader = context.transport.reader(self.name, start)
         self._writer = context.transport.writer()
         self._dead = DeadLetters(self.name, context.control, self._writer)
@@ -146,6 +148,14 @@ class Lander:
     def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
         self._dead.refuse(records, i, error)
 
+    def _joint(self, key: Key, newest: int, start: int) -> Joint:
+        topic, partition = key
+        instrument = self._project.instruments[partition]
+        # Predictions may have holes: nobody makes again what a deleted topic took along before it was answered.
+        gone = topic == PREDICTIONS or self._logs.has_lost(key, start)
+        gone = gone or not count(self._lake, TABLES[topic], instrument, newest - 1, newest)
+        return Joint(f"{topic}/{partition}", newest, self._project.interval, open_ended=gone)
+
     def _collect(self, records: Records) -> None:
         decoder, instrument = self._decoders[records.topic], self._project.instruments[records.partition]
         key = (records.topic, records.partition)
@@ -176,6 +186,7 @@ class Lander:
             return
         # A refused record is skipped for good by this commit: its letter must be safe before.
         self._dead.save()
+        self._logs.check(surely=True)
         batches = [
             Batch(
                 table=TABLES[topic],

@@ -23,6 +23,7 @@ from streaming.app import Context, Pulse
 from streaming.dead_letters import DeadLetters
 from streaming.gate import Gate
 from streaming.inbox import Inbox
+from streaming.joint import Joint
 from streaming.seam import newest_good
 from streaming.transport import Key, Logs, Records
 from warehouse.leases import Lease
@@ -75,8 +76,9 @@ class Trainer:
             line = checkpoint.line
             for topic in (FEATURES, FEATURES_WITH_TARGET):
                 start[topic, partition] = self._resume((topic, partition), instrument, checkpoint)
-            asks: Gate[VectorTable] = Gate(line.watermark, self._project.interval, self._refuse)
-            answers: Gate[ExampleTable] = Gate(line.watermark, self._project.interval, self._refuse)
+            joints = [self._joint((topic, partition), line, start) for topic in (FEATURES, FEATURES_WITH_TARGET)]
+            asks: Gate[VectorTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[0])
+            answers: Gate[ExampleTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[1])
             self._stations[partition] = _Station(
                 line, lease, version.number, Inbox.of_vectors(line.watermark).start_at(start[FEATURES, partition]),
                 Inbox.of_examples(line.watermark).start_at(start[FEATURES_WITH_TARGET, partition]), asks, answers,
@@ -164,6 +166,10 @@ class Trainer:
     def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
         self._dead.refuse(records, i, error)
 
+    def _joint(self, key: Key, line: Line, start: dict[Key, int]) -> Joint:
+        gone = line.n_learned == 0 or self._logs.has_lost(key, start[key])
+        return Joint(f"{key[0]}/{key[1]}", line.watermark, self._project.interval, open_ended=gone)
+
     def _lag(self) -> int | None:
         lag = self._reader.lag()
         if lag is None:
@@ -197,6 +203,7 @@ class Trainer:
         if line.n_learned == station.published_n:
             return
         self._dead.save()  # the version skips what was refused, so that must be safe before it
+        self._logs.check(surely=True)
         offsets = {
             f"{FEATURES}/{partition}": station.vectors.next_offset,
             f"{FEATURES_WITH_TARGET}/{partition}": station.examples.next_offset,

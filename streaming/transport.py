@@ -157,8 +157,16 @@ class Logs:
                 return low, f"the record before {offset} is not the one that was read there"
         return offset, ""
 
-    def check(self) -> None:
+    def has_lost(self, key: Key, offset: int) -> bool:
+        """Return whether nothing before this offset is there any more, though once it was."""
+        return offset <= self.low(key) and self.low(key) > 0
+
+    def check(self, *, surely: bool = False) -> None:
         """Stop when a topic was made anew since the service opened; looks now and then, call it often.
+
+        Parameters
+        ----------
+        surely : look now: what was read so far is about to be made durable, with an offset of this log
 
         Raises
         ------
@@ -166,7 +174,7 @@ class Logs:
             Then: offsets that are held here belong to the log that is gone.
         """
         now = self._clock.monotonic()
-        if now - self._looked < LOOK_S:
+        if not surely and now - self._looked < LOOK_S:
             return
         self._looked = now
         found = self._transport.identities(self.identities)
