@@ -33,6 +33,9 @@ from streaming.transport import Logs, Records
 from warehouse.features import newest_bar, read_table
 from warehouse.files import write_atomic
 
+FORMAT = 2
+"""Of the state file: a file of another layout is not read, the featurizer warms from the lake."""
+
 
 @dataclass
 class _Works:
@@ -154,7 +157,7 @@ class Featurizer:
 
     def _made_for(self) -> list[object]:
         p = self._project
-        return [self._topic, p.interval, p.lateness, p.horizon, WINDOW]
+        return [FORMAT, self._topic, p.interval, p.lateness, p.horizon, WINDOW]
 
     def _load(self, instrument: str, partition: int) -> _Works | None:
         try:
@@ -162,12 +165,14 @@ class Featurizer:
             arrays = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             manifest = json.loads(header["__metadata__"]["manifest"])
-            if manifest.pop("seal") != _seal(manifest, arrays):
-                raise ValueError("its seal is broken")
+            sealed = manifest.pop("seal") == _seal(manifest, arrays)
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._log.warning("state is damaged; warming from the lake", instrument=instrument, error=str(error))
+            return None
+        if not sealed:
+            self._log.warning("state is not what was sealed; warming from the lake", instrument=instrument)
             return None
         if manifest["made_for"] != self._made_for():
             self._log.warning("state is for other settings; warming from the lake", instrument=instrument)

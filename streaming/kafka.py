@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 
 from confluent_kafka import (
     Consumer,
@@ -57,6 +58,14 @@ class Kafka:
     def __init__(self, places: Places) -> None:
         self._places = places
 
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return AdminClient(client_config(self._places))
+
+    @cached_property
+    def _asking(self) -> Consumer:
+        return _consumer_of_ends(self._places)
+
     def reader(self, service: str, start: Mapping[Key, int]) -> Reader:
         """See ``Transport``."""
         return Reader(self._places, service, start)
@@ -67,11 +76,11 @@ class Kafka:
 
     def ends(self, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
         """See ``Transport``."""
-        return ends(self._places, wanted)
+        return _ends(self._asking, self._places, wanted)
 
     def identities(self, topics: Iterable[str]) -> dict[str, str]:
         """See ``Transport``: the cluster's id and the topic's."""
-        admin = AdminClient(client_config(self._places))
+        admin = self._admin
         try:
             cluster = admin.describe_cluster(request_timeout=DEADLINE_S).result().cluster_id
             names = {_on_broker(self._places, topic): topic for topic in topics}
@@ -299,15 +308,24 @@ def _topics(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, 
 
 def ends(places: Places, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
     """Return first and next offset of each partition."""
-    consumer = Consumer({**client_config(places), "group.id": _group(places, "ends"), "enable.auto.commit": False})
+    consumer = _consumer_of_ends(places)
+    try:
+        return _ends(consumer, places, wanted)
+    finally:
+        consumer.close()
+
+
+def _consumer_of_ends(places: Places) -> Consumer:
+    return Consumer({**client_config(places), "group.id": _group(places, "ends"), "enable.auto.commit": False})
+
+
+def _ends(consumer: Consumer, places: Places, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
     try:
         return {
             (topic, part): _ends_of(consumer, TopicPartition(_on_broker(places, topic), part)) for topic, part in wanted
         }
     except KafkaException as error:
         raise Unavailable(f"no answer from the broker at {places.bootstrap}: {error.args[0].str()}") from error
-    finally:
-        consumer.close()
 
 
 def _ends_of(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
