@@ -13,6 +13,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -31,6 +32,11 @@ PROBES = 64
 """Questions kept with a version; its predictions for them are replayed before it may serve."""
 
 LIBRARIES = ("numpy", "numba", "river", "safetensors")
+
+
+@cache
+def _installed() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Checkpoint:
             "parent": self.parent,
             "snapshot": self.snapshot,
             "digest": line.digest(),
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": _installed(),
         }
         arrays = {name: np.ascontiguousarray(a) for name, a in line.arrays().items()}
         arrays["probes/x"] = np.ascontiguousarray(self.probes)
@@ -211,6 +217,6 @@ def _digest(name: str, array: np.ndarray[Any, Any]) -> str:
 
 def _libraries(manifest: Mapping[str, Any]) -> str:
     """Return where the libraries differ from those that it was made with, in words."""
-    was, here = manifest["libraries"], {name: version(name) for name in LIBRARIES}
+    was, here = manifest["libraries"], _installed()
     differ = [f"{name} {here[name]}, was {was.get(name)}" for name in here if here[name] != was.get(name)]
     return ", ".join(differ) or "the libraries are the same"

@@ -8,16 +8,18 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from domain.checkpoint import Checkpoint, read_manifest
 from domain.errors import ArtifactRefused, BadState, Unavailable
 from warehouse.control import Control, aliases, database_now, next_id, refusals, upsert, versions
 from warehouse.files import settle, stage
 from warehouse.leases import Lease, guard
 from warehouse.refusals import Refusals
+
+if TYPE_CHECKING:
+    from domain.checkpoint import Checkpoint  # sensors read rows only, and must not wait for learners to be imported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +185,8 @@ class Registry:
         """
         payload = self.load(version)
         self._described(version, payload)
+        from domain.checkpoint import Checkpoint
+
         return Checkpoint.from_bytes(payload, self._signing_key())
 
     def manifest(self, version: Version) -> dict[str, Any]:
@@ -266,6 +270,8 @@ class Registry:
 
         The row's sha256 alone would let an older file of the line, or another line's, be put in place with its digest.
         """
+        from domain.checkpoint import read_manifest
+
         manifest = read_manifest(payload, self._signing_key())
         said = {"instrument": version.line, **{f.name: getattr(version, f.name) for f in fields(VersionInfo)}}
         differ = [name for name, value in said.items() if name != "metrics" and manifest.get(name) != value]
