@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ _THREADS = 2
 _BUSY = ("database is locked", "database table is locked", "transaction conflict", "could not set lock")
 _STALE = ("no such file", "ducklake_inlined_data_", "internal error", "fatal error", "database has been invalidated")
 _FULL = ("no space left on device", "disk is full")
+_ROOM = 64 << 10  # bytes, what SQLite needs for the index of its log alone
 
 
 def connect(catalog: Path, data: Path, mode: Mode) -> duckdb.DuckDBPyConnection:
@@ -102,7 +104,7 @@ def patiently(attempt: Callable[[], T], lake: Path, wait_s: float, renew: Callab
 def _translated(error: duckdb.Error, lake: Path) -> TidemillError:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     text = str(error).lower()
-    if any(sign in text for sign in _FULL):
+    if any(sign in text for sign in _FULL) or _is_full(lake):
         return BadState(f"the disk of the lake in {lake} is full; free space and start again, nothing landed is lost")
     if any(sign in text for sign in _BUSY):
         return Unavailable(f"the lake in {lake} stays busy ({first}); see which processes write to it")
@@ -111,6 +113,14 @@ def _translated(error: duckdb.Error, lake: Path) -> TidemillError:
     if "no snapshot found" in text:
         return BadState(f"the lake in {lake} has expired this snapshot ({first}); pin snapshots that must be kept")
     return BadState(f"the lake in {lake} refused: {first}")
+
+
+def _is_full(lake: Path) -> bool:
+    """Tell whether the lake's disk has no room: SQLite says so in many words, of which few name it."""
+    try:
+        return shutil.disk_usage(lake).free < _ROOM
+    except OSError:
+        return False
 
 
 def _extension(name: str) -> Path:

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: atomic writes, and a lock that the kernel frees when its holder dies."""
+"""Files that are whole or absent: atomic writes, and a lock that the kernel frees when its holder dies.
+
+The one place that maps the errors of a disk that takes nothing more: full, read-only or failing, it is told by name.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,11 @@ def write_atomic(path: Path, data: bytes) -> None:
     Parameters
     ----------
     path : its directory is created when missing
+
+    Raises
+    ------
+    Unavailable
+        When the disk refuses; the file still holds the old or already the new, and nothing is left beside it.
     """
     staged = stage(path, data)
     try:
@@ -36,22 +44,39 @@ def stage(path: Path, data: bytes, mode: int | None = None) -> Path:
     Parameters
     ----------
     mode : of the file, before anything is in it; None as the umask says
+
+    Raises
+    ------
+    Unavailable
+        When the disk refuses; then there is no such file.
     """
-    make_directory(path.parent)
     staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with staged.open("xb") as file:
-        if mode is not None:
-            os.fchmod(file.fileno(), mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with _told(path):
+        make_directory(path.parent)
+        try:
+            with staged.open("xb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            staged.unlink(missing_ok=True)  # on a full disk above all: each attempt would leave one more
+            raise
     return staged
 
 
 def settle(staged: Path, path: Path) -> None:
-    """Give a staged file its name, and make the name durable."""
-    staged.replace(path)
-    sync_directory(path.parent)
+    """Give a staged file its name, and make the name durable.
+
+    Raises
+    ------
+    Unavailable
+        When the disk refuses.
+    """
+    with _told(path):
+        staged.replace(path)
+        sync_directory(path.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -78,7 +103,7 @@ def exclusive(path: Path, wait_s: float) -> Iterator[None]:
     Raises
     ------
     Unavailable
-        When another holds it for all of ``wait_s`` seconds.
+        When another holds it for all of ``wait_s`` seconds, or the disk refuses.
 
     Notes
     -----
@@ -86,14 +111,16 @@ def exclusive(path: Path, wait_s: float) -> Iterator[None]:
     network file system the lock guarantees nothing.
     """
     deadline = time.monotonic() + wait_s
-    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o660)
+    with _told(path):
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o660)
     try:
         while not _locked(lock):
             if time.monotonic() > deadline:
                 holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
                 raise Unavailable(f"{path} has been held for {wait_s:g} s by process {holder}; look at that process")
             time.sleep(_POLL_S * (0.5 + random.random()))
-        os.pwrite(lock, f"{os.getpid():<10}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk costs the holder's name, not the lock
+            os.pwrite(lock, f"{os.getpid():<10}\n".encode(), 0)
         yield
     finally:
         os.close(lock)
@@ -105,3 +132,13 @@ def _locked(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be written ({error.strerror or error}); see to its disk, the next start goes on from there"
+        ) from error

@@ -144,7 +144,7 @@ class PartitionLog:
             if self._fsync == "always":
                 self._active.sync()
         except OSError as error:
-            logger.exception("append failed", log=str(self.directory))
+            logger.error("append refused", log=str(self.directory), reason=str(error))  # noqa: TRY400 - it is the disk's
             raise Refusal(ErrorCode.kafka_storage_error, str(error)) from error
         self._dirty = True
         self._producers.remember(header, base_offset, now)

@@ -1,3 +1,5 @@
+import errno
+import io
 import os
 import threading
 
@@ -45,3 +47,77 @@ def test_only_one_thread_at_a_time_holds_the_lock(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1] * 60
+
+
+class Faulty:
+    """The calls by which a file reaches the disk, of which the n-th fails."""
+
+    def __init__(self, monkeypatch, number, code):
+        self.number, self.code, self.calls = number, code, []
+        for name in ("mkdir", "open", "fsync", "replace"):
+            monkeypatch.setattr(os, name, self.failing(name, getattr(os, name)))
+        monkeypatch.setattr(io, "open", self.opening(io.open))
+
+    def failing(self, name, real):
+        def call(*args, **kwargs):
+            self.calls.append(name)
+            if len(self.calls) == self.number:
+                raise OSError(self.code, os.strerror(self.code))
+            return real(*args, **kwargs)
+
+        return call
+
+    def opening(self, real):
+        def call(*args, **kwargs):
+            file = self.failing("create", real)(*args, **kwargs)
+            return FaultyFile(file.detach(), self) if "xb" in args else file
+
+        return call
+
+
+class FaultyFile(io.BufferedWriter):
+    def __init__(self, raw, disk):
+        super().__init__(raw)
+        self.disk = disk
+
+    def write(self, data):
+        super().write(data[: len(data) // 2])  # a full disk takes a part first
+        self.disk.failing("write", lambda: None)()
+        return super().write(data[len(data) // 2 :])
+
+    def flush(self):
+        self.disk.failing("flush", lambda: None)()
+        super().flush()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_whichever_call_the_disk_refuses_the_file_is_old_or_new_and_nothing_piles_up(tmp_path, code):
+    path = tmp_path / "state"
+    number, refused = 0, []
+    while True:
+        number += 1
+        write_atomic(path, b"old " * 500)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Faulty(patch, number, code)
+            try:
+                write_atomic(path, b"new " * 500)
+                written = True
+            except Unavailable as error:
+                written = "replace" in disk.calls[: number - 1]
+                refused.append((disk.calls[number - 1], str(error)))
+        assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+        assert path.read_bytes() == (b"new " if written else b"old ") * 500
+        if len(disk.calls) < number:
+            break
+    # A directory that is there need not be made: only that call may fail without harm.
+    assert {"create", "write", "flush", "fsync", "replace", "open"} == {call for call, _ in refused}
+    assert all(str(path) in words and os.strerror(code) in words for _, words in refused)
+
+
+def test_a_lock_is_held_also_where_the_disk_takes_no_name_of_its_holder(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with exclusive(tmp_path / "lock", 1), pytest.raises(Unavailable, match="held for"), exclusive(tmp_path / "lock", 0):
+        pass
