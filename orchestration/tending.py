@@ -21,6 +21,9 @@ PAUSES_S = (0.0, 10.0, 30.0)
 """Before the n-th redeployment in a row of which none led to health: what is broken for a moment may mend itself."""
 
 
+DISK_REFUSES = ("no space left", "is full", "disk full", "quota exceeded", "disk i/o error")
+"""Last words of a service whose disk is full or fails: no redeployment is to blame, and none must be the last."""
+
 _ON_ITS_WAY = frozenset({"starting", "restarting", "stopping", "backoff"})
 
 
@@ -55,12 +58,14 @@ class Ailment:
     words : for people
     certain : whether one look is proof enough
     ours : whether a person's change of configuration or code is all there is: it speaks against giving up
+    outside : whether the disk is full or fails: tried again for as long as it takes, but never without a pause
     """
 
     kind: str
     words: str
     certain: bool
     ours: bool = False
+    outside: bool = False
 
 
 @dataclass
@@ -107,7 +112,9 @@ def ailment_of(look: Look, today: Mapping[str, str], now: float, *, may_end: boo
     if phase in _ON_ITS_WAY or (phase == "done" and may_end):
         return None
     if phase != "running":
-        return Ailment(phase, _end_of(look, now), certain=True)
+        words = look.status.detail.lower()
+        full = any(sign in words for sign in DISK_REFUSES)
+        return Ailment(phase, _end_of(look, now), certain=True, outside=full)
     return _outdated(look.meta, today) or _unwell(look, now)
 
 
@@ -152,6 +159,8 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
     memory.suspected = ailment.kind
     if memory.gave_up or not confirmed:
         return False
+    if ailment.outside:
+        return _try_again(memory, ailment, now)
     # A new change is a person's doing, and a new start; the same change twice means that deploying it did not help.
     new_start = ailment.ours and memory.treated != ailment.kind
     memory.redeployed = [] if new_start else [at for at in memory.redeployed if now - at < WINDOW_S]
@@ -162,6 +171,14 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
         return False
     if not new_start:
         memory.redeployed.append(now)
+    memory.mended, memory.suspected, memory.treated = False, "", ailment.kind
+    return True
+
+
+def _try_again(memory: Memory, ailment: Ailment, now: float) -> bool:
+    if not memory.mended and memory.redeployed and now - memory.redeployed[-1] < PAUSES_S[-1]:
+        return False
+    memory.redeployed = [now]  # one, however many there were: it counts for the pause, not towards giving up
     memory.mended, memory.suspected, memory.treated = False, "", ailment.kind
     return True
 

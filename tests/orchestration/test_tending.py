@@ -124,6 +124,21 @@ def test_giving_up_ends_when_the_service_is_seen_healthy():
     assert redeployments(memory, [(NOW + 1000, DEAD)]) == [NOW + 1000]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[Errno 28] No space left on device",
+        "tidemill: the control database /h (database or disk is full) cannot be used",
+    ],
+)
+def test_a_service_on_a_full_disk_is_tried_again_for_as_long_as_it_takes_but_with_pauses(words):
+    full = with_phase("crash_loop", reason="exit code 1", detail=words, exit_code=1)
+    memory, ailment = Memory(), ailment_of(full, TODAY, NOW, may_end=False)
+    tried = [second for second in range(0, 3_600, 5) if judge(memory, full, ailment, NOW + second)]
+    assert memory.gave_up == ""
+    assert len(tried) == 3_600 // PAUSES_S[-1]
+
+
 def test_changes_of_a_person_are_deployed_however_many_but_the_same_one_not_for_ever():
     memory = Memory()
 
