@@ -86,6 +86,7 @@ class Trainer:
             )  # fmt: skip
             self._probes[partition] = checkpoint.probes
             self._log.info("line loaded", line=instrument, version=version.number, n_learned=line.n_learned)
+        self._held = context.clock.monotonic()
         self._reader = context.transport.reader(self.name, start)
         self._writer = context.transport.writer(linger_ms=0)
         self._dead = DeadLetters(self.name, context.control, self._writer)
@@ -108,15 +109,15 @@ class Trainer:
             handled += len(records.offsets)
         for partition, station in self._stations.items():
             handled += self._follow(partition, station)
+        self._hold_leases()
         return handled
 
     def save(self) -> None:
-        """Publish the lines that are due and renew the leases; the version is the checkpoint."""
+        """Publish the lines that are due; the version is the checkpoint."""
         self._logs.check()
         self._dead.save()
         every = self._project.publish.every_s
         for partition, station in self._stations.items():
-            self._context.leases.renew(station.lease, LEASE_S)
             if every and self._context.clock.monotonic() - station.published_at >= every:
                 self._publish(partition, station)
             self._retention.turn(station.lease, self._context.clock.monotonic())
@@ -169,6 +170,14 @@ class Trainer:
     def _joint(self, key: Key, line: Line, start: dict[Key, int]) -> Joint:
         gone = line.n_learned == 0 or self._logs.has_lost(key, start[key])
         return Joint(f"{key[0]}/{key[1]}", line.watermark, self._project.interval, open_ended=gone)
+
+    def _hold_leases(self) -> None:
+        """Renew the leases now and then, in a quiet market too: who has lost one must stop, not wait for a record."""
+        now = self._context.clock.monotonic()
+        if now - self._held >= LEASE_S / 3:
+            for station in self._stations.values():
+                self._context.leases.renew(station.lease, LEASE_S)
+            self._held = now
 
     def _lag(self) -> int | None:
         lag = self._reader.lag()
