@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Annotated
 import structlog
 import typer
 
-from domain.errors import TidemillError, UsageError
+from domain.errors import BadState, TidemillError, UsageError
 from orchestration.deployment import STREAMS
+
+DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 app = typer.Typer(
     name="tidemill",
@@ -146,6 +149,38 @@ def replay_letters(
 
 
 @app.command()
+def chaos(
+    kills: Annotated[int, typer.Option(min=0, help="Services to kill in all.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the schedule and the drawn market: the same seed, the same run.")] = 1,
+    faults: Annotated[str, typer.Option(help="Some of kill,pause,duplicate,tear,clock.")] = "kill",
+    trials: Annotated[int, typer.Option(min=1, help="Times that each fault but kill happens.")] = 1,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="As for replay; default: a market drawn from the seed.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Keep everything here; default: a temporary directory.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
+) -> None:
+    """Kill and disturb the services during a replay, then compare all that is left with an undisturbed one.
+
+    Exit code 1 when anything differs: the first difference is named.
+    """
+    from tempfile import TemporaryDirectory
+
+    from orchestration.chaos import drawn_market, run
+    from orchestration.faults import fault_kinds
+    from orchestration.replay import plan
+
+    kinds = fault_kinds(faults)
+    with TemporaryDirectory(prefix="tidemill-chaos-") as drawn:
+        paths = data or [drawn_market(Path(drawn), kills if "kill" in kinds else 0, seed)]
+        with plan(paths, "", "", "", [], home) as planned:
+            outcome = run(planned, kills, seed, trials, kinds)
+    outcome.print(as_json=as_json)
+    if outcome.first_difference:
+        raise BadState(outcome.first_difference)
+
+
+@app.command()
 def run(
     service: Annotated[str, typer.Argument(callback=_service, help=f"One of broker, {', '.join(STREAMS)}.")],
 ) -> None:
@@ -191,6 +226,12 @@ def _exit_code() -> int:
         return 2
     except TidemillError as error:
         typer.echo(f"tidemill: {error}", err=True)
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"tidemill: {where}{error.strerror}; see to the disk, the next start goes on from there", err=True)
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130

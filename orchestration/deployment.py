@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,25 +34,29 @@ class Deployment:
     project : what to predict
     tended : whether Dagster tends the streams: then a crash waits for its sensor, which redeploys with a reason on
         record, and only what Dagster itself stands on is restarted by the shim
+    policy : how the shim keeps what it restarts
+    more : environment of the services beside what tells them where things are
     """
 
     places: Places
     project: Project
     tended: bool = True
+    policy: Policy = field(default_factory=Policy)
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def supervisor(self) -> Supervisor:
         """The local supervisor of this home, for looking, stopping and for what Dagster stands on."""
-        return Supervisor(self.places.home.absolute() / "services")
+        return Supervisor(self.places.home.absolute() / "services", self.policy)
 
     def _supervisor_of(self, name: str) -> Supervisor:
         waits = self.tended and name in STREAMS
-        return Supervisor(self.supervisor.root, Policy(max_fails=0) if waits else Policy())
+        return Supervisor(self.supervisor.root, replace(self.policy, max_fails=0) if waits else self.policy)
 
     def start(self, name: str) -> Status:
         """Start a service unless it runs with this very specification."""
         return self._supervisor_of(name).start(
-            name, self._argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint()
+            name, self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint()
         )
 
     def redeploy(self, name: str) -> Status:
@@ -59,7 +64,7 @@ class Deployment:
         if self.supervisor.spec(name) is None:
             return self.start(name)
         return self._supervisor_of(name).restart(
-            name, argv=self._argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint()
+            name, argv=self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint()
         )
 
     def environment(self) -> dict[str, str]:
@@ -69,7 +74,8 @@ class Deployment:
         )
         values = places.model_dump(mode="json") | {"kafka": json.dumps(places.kafka)}
         told = {f"TIDEMILL_{name.upper()}": str(value) for name, value in values.items()}
-        return {**told, SUPERVISED: "1", "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1"}
+        kept = {SUPERVISED: "1", "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1"}
+        return {**told, **kept, **self.more}
 
     def fingerprint(self) -> dict[str, str]:
         """Return digests of configuration and code: a service whose fingerprint differs is out of date."""
@@ -79,7 +85,8 @@ class Deployment:
         """Return a digest of what the project says."""
         return hashlib.sha256(self.project.model_dump_json().encode()).hexdigest()[:12]
 
-    def _argv(self, name: str) -> list[str]:
+    def argv(self, name: str) -> list[str]:
+        """Return the command that runs a service."""
         if name not in DAGSTER:
             return [sys.executable, "-m", "orchestration.cli", "run", name]
         program = str(Path(sys.executable).parent / name)

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +22,14 @@ import structlog
 from pydantic import ValidationError
 
 from domain.config import Market, Places, Project, Publish, parse_duration
-from domain.errors import BadState, TidemillError, UsageError
+from domain.errors import BadState, TidemillError, Unavailable, UsageError
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS, TRADES
 from markets.recorded import Recorded
 from orchestration.deployment import STREAMS, Deployment
 from orchestration.progress import Progress
 from orchestration.report import Report, collect
 from orchestration.settings import first_fault, read_places, read_project
+from orchestration.supervisor import Policy
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.keys import model_key
@@ -36,7 +37,8 @@ from warehouse.lake import Lake
 from warehouse.registry import Registry
 
 TICK_S = 0.25
-START_S = 60.0
+START_S = 180.0
+"""A guard against what neither starts nor fails; a slow, busy machine needs half a minute."""
 
 GIVE_UP = 6
 """Restarts of a service in a row after which a replay stops: the same input will crash it again."""
@@ -124,17 +126,25 @@ class Replay:
     Attributes
     ----------
     planned : what to do
-    on_tick : called about four times a second while the stream runs, for tests that kill things
+    on_tick
+        Called about four times a second while the stream runs, for whoever disturbs it; returns whether it did, or
+        still will: the replay does not end before, and asks all services again whether they have drained.
+    policy : how the shim keeps the services
+    give_up : restarts of a service after which the replay stops
+    more : environment of the services, see ``Deployment``
     """
 
     planned: Planned
-    on_tick: Callable[[Deployment, Heartbeats], None] = field(default=lambda _deployment, _beats: None)
+    on_tick: Callable[[Deployment, Heartbeats], object] = field(default=lambda _deployment, _beats: None)
+    policy: Policy = field(default_factory=Policy)
+    give_up: int = GIVE_UP
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *, verify: bool = False) -> Report:
         """Run it and return what came out; nothing it started is left behind."""
         p = self.planned
         self._seconds: dict[str, float] = {}
-        self._deployment = Deployment(p.places, p.project, tended=False)
+        self._deployment = Deployment(p.places, p.project, tended=False, policy=self.policy, more=self.more)
         began = time.monotonic()
         with (
             Control.open(p.places.control) as control,
@@ -213,7 +223,8 @@ class Replay:
                 drained.add(name)
                 self._seconds[name] = time.monotonic() - streaming
             time.sleep(TICK_S)
-            self.on_tick(self._deployment, self._beats)
+            if self.on_tick(self._deployment, self._beats):
+                drained.clear()
         self._seconds["stream"] = time.monotonic() - streaming
 
     def _wait_running(self, names: tuple[str, ...]) -> None:
@@ -232,13 +243,13 @@ class Replay:
 
     def _refuse_failed(self, name: str) -> None:
         status = self._deployment.supervisor.status(name)
-        looping = status.phase == "backoff" and status.restarts >= GIVE_UP
+        looping = status.phase == "backoff" and status.restarts >= self.give_up
         if looping or status.phase in {"failed", "crash_loop", "lost"}:
             tail = " | ".join(self._deployment.supervisor.tail(name, 3))
             raise BadState(f"{name} {status.phase}: {status.detail or status.reason}; its log ends: {tail}")
 
     def _look(self, bar: Progress, drained: set[str]) -> None:
-        for name in STREAMS:
+        for name in ("broker", *STREAMS):
             if name not in drained:
                 self._refuse_failed(name)
         beats = {beat.service: beat for beat in self._beats.beats()}
@@ -261,11 +272,17 @@ class Replay:
             "predictor": (FEATURES,),
             "lander": (BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS),
         }[name]
-        newest = max((b for b in self._beats.beats() if b.service == name), key=lambda b: b.started_at, default=None)
+        # The last beat of a process that has died says nothing of the one that follows it.
+        pid = self._deployment.supervisor.status(name).pid
+        beats = [beat for beat in self._beats.beats() if beat.service == name and beat.pid == pid]
+        newest = max(beats, key=lambda beat: beat.started_at, default=None)
         if newest is None or newest.lag != 0:
             return False
         keys = [(topic, p) for topic in inputs for p in range(len(self.planned.project.instruments))]
-        logs = ends(self.planned.places, keys)
+        try:
+            logs = ends(self.planned.places, keys)
+        except Unavailable:  # the broker is on its way back, or _look will find it failed
+            return False
         return all(newest.position.get(f"{t}/{p}") == high for (t, p), (_, high) in logs.items())
 
     def _stop(self) -> None:
