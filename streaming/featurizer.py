@@ -29,7 +29,7 @@ from streaming.app import Context, Pulse
 from streaming.dead_letters import DeadLetters
 from streaming.gate import Gate
 from streaming.seam import safe_point
-from streaming.transport import Logs, Records
+from streaming.transport import Key, Logs, Records
 from warehouse.features import newest_bar, read_table
 from warehouse.files import write_atomic
 
@@ -66,10 +66,15 @@ class Featurizer:
         instruments, transport = self._project.instruments, self._context.transport
         topics = (self._topic, *self._outputs)
         self._logs = Logs(transport, self._context.clock, topics, len(instruments))
+        start: dict[Key, int] = {}
         for partition, instrument in enumerate(instruments):
+            key = self._topic, partition
             works = self._load(instrument, partition)
-            self._works[partition] = works or self._warm(instrument, partition)
-        start = {(self._topic, p): works.offset for p, works in self._works.items()}
+            if works is None and self._logs.end(key) > self._logs.low(key):
+                works = self._warm(instrument, partition)
+            start[key] = works.offset if works else self._logs.low(key)
+            if works:
+                self._works[partition] = works
         self._reader = transport.reader(self.name, start)
         self._writer = transport.writer()
         self._dead = DeadLetters(self.name, self._context.control, self._writer)
@@ -78,8 +83,11 @@ class Featurizer:
         """Turn what has arrived into bars, vectors and examples."""
         handled = 0
         for records in self._reader.poll(wait_s):
-            works = self._works[records.partition]
             instrument = self._project.instruments[records.partition]
+            works = self._works.get(records.partition)
+            if works is None:
+                # Ingest sends from where the safe point was when it opened: warmed before it, we would miss some.
+                works = self._works[records.partition] = self._warm(instrument, records.partition)
             bars = self._bars(records, instrument, works)
             vectors, examples = works.pipeline.extend(bars)
             works.offset = works.gate.resume(records.offsets[-1] + 1)
@@ -96,8 +104,8 @@ class Featurizer:
         self._writer.flush()
         count = len(self._project.instruments)
         ends = self._context.transport.ends([(topic, p) for topic in self._outputs for p in range(count)])
-        for partition, instrument in enumerate(self._project.instruments):
-            works = self._works[partition]
+        for partition, works in self._works.items():
+            instrument = self._project.instruments[partition]
             manifest = {
                 "offset": works.offset,
                 "logs": self._logs.identities,
@@ -120,9 +128,10 @@ class Featurizer:
             position={f"{t}/{p}": offset for (t, p), offset in self._reader.position.items()},
             progress=sum(self._reader.position.values()),
             lag=self._reader.lag(),
-            ready=all(len(works.pipeline.tail) > WINDOW for works in self._works.values()),
+            ready=len(self._works) == len(self._project.instruments)
+            and all(len(works.pipeline.tail) > WINDOW for works in self._works.values()),
             detail={
-                "watermark": max(works.pipeline.newest for works in self._works.values()),
+                "watermark": max((works.pipeline.newest for works in self._works.values()), default=0),
                 "dead_letters": self._dead.totals,
                 "repeated": sum(works.gate.repeated for works in self._works.values()),
                 **{f"sent_{topic}": n for topic, n in self._counts.items()},
