@@ -19,14 +19,14 @@ from pathlib import Path
 import structlog
 
 from domain.config import Publish
-from domain.errors import BadState, UsageError
+from domain.errors import BadState
 from orchestration import faults
 from orchestration.deployment import STREAMS, Deployment
 from orchestration.differences import Verdict, compare
 from orchestration.faults import Fault, Moment, schedule
 from orchestration.replay import Planned, Replay, as_toml
 from orchestration.report import Report
-from orchestration.supervisor import NOTHING, Policy
+from orchestration.supervisor import Policy
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 
@@ -38,8 +38,6 @@ PUBLISH = 40
 
 KEPT = Policy(base_s=0.05, max_s=1.0, stable_s=1.0, max_fails=1_000_000, grace_s=60.0)
 """A service that is killed hundreds of times is no crash loop; what never recovers is found by ``STALL_S``."""
-
-CLOCK_STEPS_S = (3_600, -3_600, 1, -1, 86_400, 0)
 
 
 @dataclass
@@ -86,7 +84,6 @@ class Disturbance:
     Parameters
     ----------
     base : examples that the lines had learned before the stream
-    clocks : that jump, None where no moment needs them
     end_broker : kills a broker that is not ours and brings it back, None where the supervisor keeps it
     """
 
@@ -95,10 +92,9 @@ class Disturbance:
         moments: Sequence[Moment],
         base: int,
         seed: int,
-        clocks: faults.Clocks | None = None,
         end_broker: Callable[[], None] | None = None,
     ) -> None:
-        self._moments, self._base, self._rng, self._clocks = list(moments), base, random.Random(seed), clocks
+        self._moments, self._base, self._rng = list(moments), base, random.Random(seed)
         self._end_broker = end_broker
         self._learned, self._grew = 0, time.monotonic()
         self._waiting: list[str] = []  # to be killed as soon as there is a process
@@ -147,13 +143,9 @@ class Disturbance:
             self.notes.append(f"pause {victim}: the copy ended: {faults.pause(deployment, victim, beats)}")
         elif moment.fault == "duplicate":
             self.notes.append(f"duplicate {victim}: the copy ended: {faults.duplicate(deployment, victim, beats)}")
-        elif moment.fault == "tear":
+        else:
             with Control.open(deployment.places.control) as control:
                 self.notes += faults.tear(deployment, control, self._rng)
-        elif self._clocks is not None:
-            step = CLOCK_STEPS_S[(self.faults["clock"] - 1) % len(CLOCK_STEPS_S)]
-            self._clocks.step(step)
-            self.notes.append(f"clock: off by {step} s")
         self._grew = time.monotonic()
 
     def _kill(self, deployment: Deployment, name: str) -> bool:
@@ -185,15 +177,10 @@ def run(
 
     Raises
     ------
-    UsageError
-        When a kind of fault cannot be had here.
     BadState
         When the disturbed run does not recover.
     """
     log = structlog.get_logger()
-    library = faults.faketime() if "clock" in kinds else None
-    if "clock" in kinds and library is None:
-        raise UsageError("--faults clock needs libfaketime: apt-get install faketime, or leave it out")
     calm, wild = (at_home(planned, planned.places.home / name) for name in ("undisturbed", "disturbed"))
     first = Replay(calm).run()
     stream = first.streamed["examples"]
@@ -203,10 +190,8 @@ def run(
     for moment in moments:
         log.info("scheduled", what=str(moment))
     wild = paced(wild, len(moments) * _gap_s(first))
-    clocks = faults.Clocks(wild.places.home / "clock") if library else None
-    disturbance = Disturbance(moments, first.learned - stream, seed, clocks, end_broker)
-    more = clocks.environment(library) if clocks and library else NOTHING
-    second = Replay(wild, on_tick=disturbance, policy=KEPT, give_up=sys.maxsize, more=more).run()
+    disturbance = Disturbance(moments, first.learned - stream, seed, end_broker)
+    second = Replay(wild, on_tick=disturbance, policy=KEPT, give_up=sys.maxsize).run()
     return _outcome(seed, disturbance, moments, first, second, compare(calm.places, wild.places, calm.project))
 
 

@@ -152,7 +152,7 @@ def replay_letters(
 def chaos(
     kills: Annotated[int, typer.Option(min=0, help="Services to kill in all.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the schedule and the drawn market: the same seed, the same run.")] = 1,
-    faults: Annotated[str, typer.Option(help="Some of kill,pause,duplicate,tear,clock.")] = "kill",
+    faults: Annotated[str, typer.Option(help="Some of kill,pause,duplicate,tear.")] = "kill",
     trials: Annotated[int, typer.Option(min=1, help="Times that each fault but kill happens.")] = 1,
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="As for replay; default: a market drawn from the seed.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,14 +34,12 @@ class Deployment:
     tended : whether Dagster tends the streams: then a crash waits for its sensor, which redeploys with a reason on
         record, and only what Dagster itself stands on is restarted by the shim
     policy : how the shim keeps what it restarts
-    more : environment of the services beside what tells them where things are
     """
 
     places: Places
     project: Project
     tended: bool = True
     policy: Policy = field(default_factory=Policy)
-    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def supervisor(self) -> Supervisor:
@@ -75,7 +72,7 @@ class Deployment:
         values = places.model_dump(mode="json") | {"kafka": json.dumps(places.kafka)}
         told = {f"TIDEMILL_{name.upper()}": str(value) for name, value in values.items()}
         kept = {SUPERVISED: "1", "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1"}
-        return {**told, **kept, **self.more}
+        return {**told, **kept}
 
     def fingerprint(self) -> dict[str, str]:
         """Return digests of configuration and code: a service whose fingerprint differs is out of date."""

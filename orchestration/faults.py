@@ -4,7 +4,6 @@ kill       SIGKILL of the service's process; its shim starts it again
 pause      SIGSTOP; meanwhile another copy of the service takes over, for longer than a lease lasts; SIGCONT
 duplicate  a second copy started by a person, which must refuse, and one not told of the first, as on another host
 tear       the trainer is killed, and its newest artifacts are damaged before it is back
-clock      the clock of all services jumps, needs libfaketime
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from domain.errors import BadState, UsageError
@@ -29,8 +27,8 @@ from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.registry import Registry, Version
 
-Fault = Literal["kill", "pause", "duplicate", "tear", "clock"]
-FAULTS: tuple[Fault, ...] = ("kill", "pause", "duplicate", "tear", "clock")
+Fault = Literal["kill", "pause", "duplicate", "tear"]
+FAULTS: tuple[Fault, ...] = ("kill", "pause", "duplicate", "tear")
 
 PAUSE_S = 16.0
 """Longer than the trainer's lease and the broker's patience with a silent member."""
@@ -87,7 +85,7 @@ def schedule(
     for kind in kinds:
         for trial in range(trials if kind != "kill" else 0):
             victim = "trainer" if kind == "tear" else victims[(seed + trial) % len(victims)]
-            acts.append((kind, (victim,) if kind != "clock" else tuple(victims)))
+            acts.append((kind, (victim,)))
     rng.shuffle(acts)
     step = LAST * stream / max(1, len(acts))
     return [
@@ -170,41 +168,6 @@ def damage(version: Version, rng: random.Random) -> str:
         data[at : at + 512] = sector
     version.path.write_bytes(data)
     return f"{version.line} version {version.number}: {how} at byte {at}"
-
-
-class Clocks:
-    """The clock of all services of a run, by libfaketime: one file tells them how far it is off.
-
-    Parameters
-    ----------
-    file : written anew at each step
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.step(0)
-
-    def step(self, offset_s: int) -> None:
-        """Let all clocks be off by so much, from now on."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{offset_s:+d}s\n", "utf-8")
-        new.replace(self._file)
-
-    def environment(self, library: Path) -> Mapping[str, str]:
-        """Return what the services need in their environment; intervals are left alone, as the kernel would."""
-        return {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DONT_RESET": "1",
-        }
-
-
-def faketime() -> Path | None:
-    """Return libfaketime, None where it is not installed."""
-    found = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), *Path("/usr/lib/faketime").glob("libfaketime.so.1")]
-    return found[0] if found else None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,20 +131,18 @@ class Replay:
         still will: the replay does not end before, and asks all services again whether they have drained.
     policy : how the shim keeps the services
     give_up : restarts of a service after which the replay stops
-    more : environment of the services, see ``Deployment``
     """
 
     planned: Planned
     on_tick: Callable[[Deployment, Heartbeats], object] = field(default=lambda _deployment, _beats: None)
     policy: Policy = field(default_factory=Policy)
     give_up: int = GIVE_UP
-    more: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *, verify: bool = False) -> Report:
         """Run it and return what came out; nothing it started is left behind."""
         p = self.planned
         self._seconds: dict[str, float] = {}
-        self._deployment = Deployment(p.places, p.project, tended=False, policy=self.policy, more=self.more)
+        self._deployment = Deployment(p.places, p.project, tended=False, policy=self.policy)
         began = time.monotonic()
         with (
             Control.open(p.places.control) as control,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import chaos, faults
+from orchestration import faults
 from orchestration.chaos import Disturbance
 from orchestration.deployment import STREAMS
 from orchestration.differences import compare
@@ -66,20 +66,6 @@ def test_a_damaged_artifact_is_refused_by_name_and_learned_again(undisturbed, wi
     assert log.count("version refused") >= 2
 
 
-def test_a_clock_that_jumps_changes_nothing_that_is_learned(undisturbed, wild):
-    library = faults.faketime()
-    if library is None:
-        pytest.skip("libfaketime is not installed (apt-get install faketime)")
-    clocks = faults.Clocks(wild.places.home / "clock")
-    _, first = undisturbed
-    moments = [Moment(100 * (k + 1), 0.0, "clock", SERVICES) for k in range(len(chaos.CLOCK_STEPS_S))]
-    act = Disturbance(moments, first.learned - first.streamed["examples"], 1, clocks)
-    more = clocks.environment(library)
-    chaos.Replay(wild, on_tick=act, policy=chaos.KEPT, give_up=sys.maxsize, more=more).run()
-    assert len(act.notes) == len(chaos.CLOCK_STEPS_S)
-    assert compare(undisturbed[0].places, wild.places, wild.project).differences == []
-
-
 def on(planned, node):
     """Return the plan on another broker, with topics of its own."""
     return elsewhere(planned, kafka_bootstrap_servers=node.address, kafka_topic_prefix="chaos.")
@@ -120,7 +106,7 @@ def test_an_unknown_fault_is_one_line_and_exit_code_2():
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.strip() == "tidemill: --faults kill,earthquake: choose some of kill,pause,duplicate,tear,clock"
+    assert done.stderr.strip() == "tidemill: --faults kill,earthquake: choose some of kill,pause,duplicate,tear"
 
 
 def test_a_lost_and_a_doubled_row_are_named(undisturbed, changed):
