@@ -97,6 +97,7 @@ class Process:
             self._give_up()
         finally:
             world.fuses.running = ""
+        world.judge.step(self)
 
     def vanish(self, why: str) -> None:
         """Be gone at once, and start again after a while."""

@@ -48,10 +48,9 @@ def two_restarts_in_a_row_without_progress(world: World, mishaps: Mishaps) -> No
     """Every service dies at its first call after a start, twice, and then lives."""
     for share in (0.3, 0.6):
         world.until(share * world.length_s)
-        for process in list(world.processes):
-            process.vanish("crash")
         for calls in (0, 3):
             for process in world.processes:
+                process.vanish("crash")
                 world.fuses.burning[process.name] = calls
             world.until(world.clock.now + 30.0)
             assert not world.fuses.burning
