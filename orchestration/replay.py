@@ -43,7 +43,9 @@ START_S = 180.0
 GIVE_UP = 6
 """Restarts of a service in a row after which a replay stops: the same input will crash it again."""
 
-STREAMING = ("featurizer", "trainer", "predictor", "lander")
+SOURCED = "featurizer"
+
+STREAMING = (SOURCED, "trainer", "predictor", "lander")
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,10 @@ class Replay:
     def _wait_running(self, names: tuple[str, ...]) -> None:
         until = time.monotonic() + START_S
         while True:
-            running = {beat.service for beat in self._beats.beats() if beat.phase == "running" and beat.ready}
+            # The featurizer warms, and so is ready, only once its source has sent something, and that starts after it.
+            running = {
+                b.service for b in self._beats.beats() if b.phase == "running" and (b.ready or b.service == SOURCED)
+            }
             if running >= set(names):
                 return
             for name in names:
