@@ -116,6 +116,17 @@ def newest_in_order(
     return None
 
 
+def unconfirmed(
+    transport: Transport, clock: Clock, key: Key, decode: Callable[[bytes], R], after: int
+) -> frozenset[int]:
+    """Return the times, later than ``after``, of records at the end of a partition: too few yet to be believed."""
+    times = set()
+    for value in next(tails(transport, clock, key), []):
+        with contextlib.suppress(BadRecord):
+            times.add(decode(value).ts_event)
+    return frozenset(time for time in times if time > after)
+
+
 def newest_trade(transport: Transport, clock: Clock, key: Key, interval: int) -> Trade | None:
     """Return the newest trade of a partition that is no further ahead of the one before it than a gap is filled."""
     for values in tails(transport, clock, key):

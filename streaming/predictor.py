@@ -19,7 +19,7 @@ from domain.topics import FEATURES, MODEL_VERSIONS, PREDICTIONS
 from streaming import codec
 from streaming.app import Context, Pulse
 from streaming.dead_letters import DeadLetters
-from streaming.gate import Gate, newest_in_order
+from streaming.gate import Gate, newest_in_order, unconfirmed
 from streaming.seam import newest_good
 from streaming.serving import Board, Server
 from streaming.transport import Key, Records, find, values_between
@@ -30,12 +30,13 @@ LOOK_BACK = 256
 
 @dataclass
 class _Served:
-    """The version that serves a line, and the newest vector it has answered."""
+    """The version that serves a line, the newest vector it has answered, and those that a former self did beyond it."""
 
     line: Line
     number: int
     gate: Gate[VectorTable]
     answered: int
+    already: frozenset[int]
 
 
 class Predictor:
@@ -69,7 +70,11 @@ class Predictor:
             )
             answered = last.ts_event if last else checkpoint.line.since
             gate: Gate[VectorTable] = Gate(answered, self._project.interval, self._refuse)
-            self._served[partition] = _Served(checkpoint.line, version.number, gate, answered)
+            # In a topic made anew the first answers are too few to go by, and yet must not be given again.
+            already = unconfirmed(
+                context.transport, context.clock, (PREDICTIONS, partition), codec.prediction, answered
+            )
+            self._served[partition] = _Served(checkpoint.line, version.number, gate, answered, already)
             low, _ = logs[FEATURES, partition]
             start[FEATURES, partition] = self._resume(partition, answered, low)
             # What was announced before this moment is already loaded.
@@ -147,7 +152,8 @@ class Predictor:
 
     def _answer(self, partition: int, instrument: str, table: VectorTable) -> None:
         served = self._served[partition]
-        ts, x = table.ts, table.values
+        fresh = ~np.isin(table.ts, list(served.already)) if served.already else slice(None)
+        ts, x = table.ts[fresh], table.values[fresh]
         if not len(ts):
             return
         predicted = served.line.predict(x)
