@@ -42,7 +42,8 @@ from orchestration.deployment import Deployment
 from orchestration.replay import as_toml
 from orchestration.settings import read_project
 from streaming import codec
-from streaming.kafka import Kafka, create_topics
+from streaming.kafka import Kafka
+from streaming.topics import create_topics
 from warehouse.control import Control, counters, versions
 from warehouse.keys import model_key
 from warehouse.leases import Lease, Leases

@@ -51,7 +51,7 @@ def run_service(name: str) -> None:
     context = context_of(places, project)
     _ = context.registry  # reads the key: what is wrong with it is said now, not after waiting for a broker
     stage = stage_of(name, context)
-    from streaming.kafka import create_topics
+    from streaming.topics import create_topics
 
     create_topics(places, project.instruments)
     run(stage, context)

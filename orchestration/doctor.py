@@ -108,7 +108,7 @@ def _control(places: Places) -> str:
 
 
 def _broker(places: Places, deployment: Deployment) -> str:
-    from streaming.kafka import probe
+    from streaming.topics import probe
 
     supervised = deployment.supervisor.spec("broker") is not None and not places.kafka_bootstrap_servers
     if not places.kafka_bootstrap_servers and (

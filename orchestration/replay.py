@@ -169,7 +169,7 @@ class Replay:
         return report
 
     def _start_broker(self) -> None:
-        from streaming.kafka import create_topics
+        from streaming.topics import create_topics
 
         places = self.planned.places
         if not places.kafka_bootstrap_servers:
@@ -181,7 +181,7 @@ class Replay:
         create_topics(places, self.planned.project.instruments)
 
     def _delete_topics(self) -> None:
-        from streaming.kafka import delete_topics
+        from streaming.topics import delete_topics
 
         places = self.planned.places
         try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from confluent_kafka import (
@@ -17,11 +16,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from domain import topics
 from domain.config import Places
-from domain.errors import BadState, Unavailable
+from domain.errors import Unavailable
 from streaming.transport import Key, Records
 
 BATCH = 2_000
@@ -42,7 +39,7 @@ def client_config(places: Places) -> dict[str, str | int | float | bool]:
     return {"bootstrap.servers": places.bootstrap, **_QUIET, **places.kafka}
 
 
-def _on_broker(places: Places, topic: str) -> str:
+def at_broker(places: Places, topic: str) -> str:
     """Return a topic's name on the broker; everywhere else in the house it has its plain one."""
     return places.kafka_topic_prefix + topic
 
@@ -83,7 +80,7 @@ class Kafka:
         admin = self._admin
         try:
             cluster = admin.describe_cluster(request_timeout=DEADLINE_S).result().cluster_id
-            names = {_on_broker(self._places, topic): topic for topic in topics}
+            names = {at_broker(self._places, topic): topic for topic in topics}
             found = admin.describe_topics(TopicCollection(list(names)), request_timeout=DEADLINE_S)
             return {names[name]: f"{cluster}/{future.result().topic_id}" for name, future in found.items()}
         except KafkaException as error:
@@ -112,7 +109,7 @@ class Reader:
             }
         )
         self._places = places
-        self._topics = {_on_broker(places, topic): topic for topic, _ in start}
+        self._topics = {at_broker(places, topic): topic for topic, _ in start}
         self.position = dict(start)
         self._consumer.assign(self._partitions())
 
@@ -149,7 +146,7 @@ class Reader:
         """Return records between our position and the end of the logs, None while an end is unknown."""
         total = 0
         for (topic, part), offset in self.position.items():
-            place = TopicPartition(_on_broker(self._places, topic), part)
+            place = TopicPartition(at_broker(self._places, topic), part)
             _, high = self._consumer.get_watermark_offsets(place, cached=True)
             if high < 0:
                 return None
@@ -166,7 +163,7 @@ class Reader:
 
     def _partitions(self) -> list[TopicPartition]:
         return [
-            TopicPartition(_on_broker(self._places, topic), part, offset)
+            TopicPartition(at_broker(self._places, topic), part, offset)
             for (topic, part), offset in self.position.items()
         ]
 
@@ -191,7 +188,7 @@ class Writer:
 
     def send(self, topic: str, partition: int, key: str, values: Iterable[bytes]) -> None:
         """Queue records; waits while the queue is full (backpressure)."""
-        name = _on_broker(self._places, topic)
+        name = at_broker(self._places, topic)
         for value in values:
             while True:
                 try:
@@ -230,82 +227,6 @@ def _raise_unless_transient(error: KafkaError) -> None:
     raise Unavailable(f"broker: {error.str()} ({error.name()}); the next start resumes from the checkpoint")
 
 
-def create_topics(places: Places, instruments: Sequence[str], deadline_s: float = 30.0) -> None:
-    """Create the topics with their settings, and partitions for instruments added since.
-
-    Raises
-    ------
-    Unavailable
-        When the broker cannot be reached, or does not show what it has created, within the deadline.
-    BadState
-        When it refuses to create a topic.
-    """
-    admin = AdminClient(client_config(places))
-    existing = _topics(admin, places, deadline_s)
-    wanted = {_on_broker(places, name): len(instruments) if name in topics.BY_INSTRUMENT else 1 for name in topics.ALL}
-    new = [
-        NewTopic(name, count, config=topics.SETTINGS, replication_factor=-1)
-        for name, count in wanted.items()
-        if name not in existing
-    ]
-    if new:
-        _settle(admin.create_topics(new, operation_timeout=deadline_s), KafkaError.TOPIC_ALREADY_EXISTS)
-    grown = [NewPartitions(name, count) for name, count in wanted.items() if existing.get(name, count) < count]
-    if grown:
-        # Invalid when another service, which starts beside this one, was quicker: what counts is what shows.
-        _settle(admin.create_partitions(grown), KafkaError.INVALID_PARTITIONS)
-    _wait(admin, places, deadline_s, lambda shown: all(shown.get(name, 0) >= count for name, count in wanted.items()))
-
-
-def delete_topics(places: Places, deadline_s: float = 30.0) -> None:
-    """Delete the topics of a mill that shares a broker under a prefix of its own.
-
-    Raises
-    ------
-    BadState
-        When there is no prefix, hence no telling whose topics they are, or the broker refuses.
-    Unavailable
-        When the broker cannot be reached within the deadline.
-    """
-    if not places.kafka_topic_prefix:
-        raise BadState("topics without a prefix are deleted by hand only")
-    admin = AdminClient(client_config(places))
-    existing = _topics(admin, places, deadline_s)
-    ours = [name for name in (_on_broker(places, topic) for topic in topics.ALL) if name in existing]
-    if ours:
-        _settle(admin.delete_topics(ours, operation_timeout=deadline_s), KafkaError.UNKNOWN_TOPIC_OR_PART)
-    _wait(admin, places, deadline_s, lambda shown: not shown.keys() & set(ours))
-
-
-def _wait(admin: AdminClient, places: Places, deadline_s: float, is_done: Callable[[Mapping[str, int]], bool]) -> None:
-    """Wait until the broker shows what its controller, which has answered, knows already."""
-    until = time.monotonic() + deadline_s
-    while not is_done(_topics(admin, places, deadline_s)):
-        if time.monotonic() > until:
-            raise Unavailable(f"the broker at {places.bootstrap} does not show the topics as changed; see its log")
-        time.sleep(0.02)
-
-
-def _settle(asked: Mapping[str, Future[None]], as_good: int) -> None:
-    for name, future in asked.items():
-        try:
-            future.result()
-        except KafkaException as error:
-            if error.args[0].code() != as_good:
-                raise BadState(f"broker refuses a change of topic {name}: {error.args[0].str()}") from error
-
-
-def _topics(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, int]:
-    until = time.monotonic() + deadline_s
-    while True:
-        try:
-            found = admin.list_topics(timeout=2.0)
-            return {name: len(t.partitions) for name, t in found.topics.items()}
-        except KafkaException as error:
-            if time.monotonic() > until:
-                raise Unavailable(f"no Kafka broker at {places.bootstrap} ({error.args[0].str()}); start it") from error
-
-
 def ends(places: Places, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
     """Return first and next offset of each partition."""
     consumer = _consumer_of_ends(places)
@@ -322,7 +243,7 @@ def _consumer_of_ends(places: Places) -> Consumer:
 def _ends(consumer: Consumer, places: Places, wanted: Iterable[Key]) -> dict[Key, tuple[int, int]]:
     try:
         return {
-            (topic, part): _ends_of(consumer, TopicPartition(_on_broker(places, topic), part)) for topic, part in wanted
+            (topic, part): _ends_of(consumer, TopicPartition(at_broker(places, topic), part)) for topic, part in wanted
         }
     except KafkaException as error:
         raise Unavailable(f"no answer from the broker at {places.bootstrap}: {error.args[0].str()}") from error
@@ -337,15 +258,3 @@ def _ends_of(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
             if error.args[0].code() not in _SETTLING or time.monotonic() > until:
                 raise
             time.sleep(0.02)
-
-
-def probe(places: Places, deadline_s: float = 5.0) -> str:
-    """Return what the broker says of itself, in words.
-
-    Raises
-    ------
-    Unavailable
-        When it does not answer within the deadline.
-    """
-    found = _topics(AdminClient(client_config(places)), places, deadline_s)
-    return f"{places.bootstrap} answers, {len(found)} topics"

@@ -12,7 +12,8 @@ from domain.topics import ALL, BY_INSTRUMENT
 from streaming import codec
 from streaming.clock import SystemClock
 from streaming.gate import newest_trade
-from streaming.kafka import Kafka, Reader, Writer, create_topics, delete_topics, ends
+from streaming.kafka import Kafka, Reader, Writer, ends
+from streaming.topics import create_topics, delete_topics
 from streaming.transport import find
 from tests.brokers import running_broker
 
