@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from domain import topics
 from domain.config import Places
 from domain.errors import BadState, Unavailable
-from streaming.kafka import client_config, at_broker
+from streaming.kafka import at_broker, client_config
 
 
 def create_topics(places: Places, instruments: Sequence[str], deadline_s: float = 30.0) -> None:

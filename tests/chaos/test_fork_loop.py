@@ -1,5 +1,7 @@
 """A trainer killed thousands of times ends with the very model that nobody disturbed; planted bugs do not."""
 
+import time
+
 import pytest
 
 import streaming.trainer
@@ -71,6 +73,7 @@ def test_a_row_without_its_file_is_caught(told, monkeypatch):
     def row_first(self, *arguments):
         moved.clear()
         version = publish(self, *arguments)
+        time.sleep(0.003)  # what a slow disk takes
         for staged, path in moved:
             staged.with_suffix(".late").rename(path)
         return version
