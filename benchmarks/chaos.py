@@ -15,7 +15,7 @@ import structlog
 
 from deploy.kafka.node import KafkaNode
 from orchestration.chaos import drawn_market, run
-from orchestration.replay import plan
+from orchestration.planned import plan
 
 
 def main() -> int:

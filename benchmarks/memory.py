@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestration.deployment import STREAMS, Deployment
-from orchestration.replay import Replay, plan
+from orchestration.planned import plan
+from orchestration.replay import Replay
 from warehouse.heartbeats import Heartbeats
 
 PIECE = 262_144

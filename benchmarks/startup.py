@@ -39,7 +39,7 @@ from domain.tables import BarTable, ExampleTable, VectorTable
 from domain.tape import merge
 from domain.topics import FEATURES, FEATURES_WITH_TARGET
 from orchestration.deployment import Deployment
-from orchestration.replay import as_toml
+from orchestration.planned import as_toml
 from orchestration.settings import read_project
 from streaming import codec
 from streaming.kafka import Kafka

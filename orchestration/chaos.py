@@ -24,7 +24,8 @@ from orchestration import faults
 from orchestration.deployment import STREAMS, Deployment
 from orchestration.differences import Verdict, compare
 from orchestration.faults import Fault, Moment, schedule
-from orchestration.replay import Planned, Replay, as_toml
+from orchestration.planned import Planned, as_toml
+from orchestration.replay import Replay
 from orchestration.report import Report
 from orchestration.supervisor import Policy
 from warehouse.control import Control

@@ -104,7 +104,8 @@ def replay(
     verify: Annotated[bool, typer.Option("--verify", help="Also train in one pass from the lake and compare.")] = False,
 ) -> None:
     """Run history through the real processes as fast as they go, and score the models at question time."""
-    from orchestration.replay import Replay, plan
+    from orchestration.planned import plan
+    from orchestration.replay import Replay
 
     with plan(data, train_until, bar, horizon, instrument or [], home) as planned:
         report = Replay(planned).run(verify=verify)
@@ -168,7 +169,7 @@ def chaos(
 
     from orchestration.chaos import drawn_market, run
     from orchestration.faults import fault_kinds
-    from orchestration.replay import plan
+    from orchestration.planned import plan
 
     kinds = fault_kinds(faults)
     with TemporaryDirectory(prefix="tidemill-chaos-") as drawn:

@@ -9,7 +9,8 @@ import pytest
 
 from markets.drawn import draw_candles
 from orchestration.chaos import KEPT, at_home, paced
-from orchestration.replay import Replay, plan
+from orchestration.planned import plan
+from orchestration.replay import Replay
 
 MINUTES = 1_500
 

@@ -13,7 +13,7 @@ from assets.training import train_initial
 from markets.drawn import draw_candles
 from orchestration import faults
 from orchestration.differences import compare
-from orchestration.replay import plan
+from orchestration.planned import plan
 from tests.chaos.conftest import MINUTES
 from tests.walk.conftest import with_publishing
 from warehouse.control import Control

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.replay import Planned, as_toml, plan
+from orchestration.planned import Planned, as_toml, plan
 
 MINUTES = 1_500
 START_MS = 1_700_000_100_000 // 60_000 * 60_000

@@ -7,7 +7,8 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from domain.topics import ALL
-from orchestration.replay import Replay, plan
+from orchestration.planned import plan
+from orchestration.replay import Replay
 from orchestration.report import Report
 from tests.brokers import DEADLINE_S, fill, one
 from tests.walk.conftest import with_publishing

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.replay import Replay, plan
+from orchestration.planned import plan
+from orchestration.replay import Replay
 from tests.walk.conftest import with_publishing
 
 WARM_UP = 240
