@@ -1,5 +1,6 @@
-"""A trainer killed thousands of times ends with the very model that nobody disturbed; planted bugs do not."""
+"""A trainer killed hundreds of times ends with the very model that nobody disturbed; planted bugs do not."""
 
+import os
 import time
 
 import pytest
@@ -11,7 +12,8 @@ from streaming.inbox import Inbox
 from tests.chaos.fork_loop import loop
 from tests.chaos.mill_in_memory import Setting, Told
 
-KILLS = 2_000
+KILLS = int(os.environ.get("TIDEMILL_KILLS", "500"))
+"""A minute's worth; 2,000 and more before a release."""
 SEED = 20_261_124
 
 
@@ -21,7 +23,7 @@ def told():
 
 
 @pytest.mark.timeout(900)
-def test_two_thousand_kills_leave_no_trace_in_the_model(told):
+def test_any_number_of_kills_leaves_no_trace_in_the_model(told):
     outcome = loop(KILLS, SEED, told)
     assert outcome.faults == []
     assert outcome.kills == KILLS

@@ -64,6 +64,7 @@ class Racer:
         assert self.process.wait(30) == 0
 
 
+@pytest.mark.timeout(900)
 def test_of_two_racing_trainers_exactly_one_publishes_in_each_of_fifty_rounds(line):
     racers = [Racer(line), Racer(line)]
     published = {}  # version -> epoch
