@@ -213,7 +213,7 @@ class Tally(NamedTuple):
     violations: list[str]
 
 
-def enumerate_states(events, story, scratch: Path, *, choices: int, seed: int = 1, first: bool = False) -> Tally:
+def enumerate_states(events, story, scratch: Path, *, choices: int, seen=None, first: bool = False) -> Tally:
     """Load every state (or a sample) of every crash point; return how many, and which break the promise.
 
     Parameters
@@ -223,12 +223,13 @@ def enumerate_states(events, story, scratch: Path, *, choices: int, seed: int = 
         never saved; ``ignores`` tells the files that loaders never open, because their names are temporary
     scratch : where an image is laid out for the loader, once for all the states that it cannot tell apart
     choices : of one file's content, or one directory's names, at one crash point: all there are, or a sample as large
+    seen : what loading came to before, by image: for a story told again with one event less
     first : stop at the first violation
     """
-    rng = random.Random(seed)
+    rng = random.Random(1)
     disk, acknowledged, states = Disk(rng, choices), 0, 0
     directories = {ROOT} | {event.directory for event in events if isinstance(event, Named)}
-    seen: dict[tuple, int | str] = {}
+    seen = {} if seen is None else seen
     violations: list[str] = []
     for at, event in enumerate(events):
         disk.apply(event)

@@ -5,6 +5,7 @@ a disk may be in at any moment to the real loader. That the enumeration can see 
 sync after the other, and by writing in place.
 """
 
+import functools
 import itertools
 import os
 import struct
@@ -264,12 +265,13 @@ def test_no_state_of_a_million_loses_what_was_acknowledged_or_loads_what_is_torn
 def test_without_any_one_of_its_syncs_a_story_breaks_its_promise(kind, tmp_path, silent):
     story = kind(3)
     events = recorded(story, tmp_path)
-    whole_story = enumerate_states(events, story, tmp_path / "image", choices=FEW)
+    told = functools.partial(enumerate_states, story=story, scratch=tmp_path / "image", choices=FEW, seen={})
+    whole_story = told(events)
     assert not whole_story.violations, whole_story.violations[:3]
     syncs = [at for at, event in enumerate(events) if isinstance(event, Synced) and not story.spare(events, at)]
     assert syncs
     for at in syncs:
-        tally = enumerate_states(events[:at] + events[at + 1 :], story, tmp_path / "image", choices=FEW, first=True)
+        tally = told(events[:at] + events[at + 1 :], first=True)
         assert tally.violations, f"without event {at}, {events[at]}, nothing is lost: {events[max(0, at - 3) : at + 3]}"
 
 
