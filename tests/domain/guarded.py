@@ -70,7 +70,7 @@ def _main():
     while head := sys.stdin.buffer.read(LENGTH.size):
         data = sys.stdin.buffer.read(*LENGTH.unpack(head))
         seen.clear()
-        before, began = _grown(), time.monotonic()
+        before, began = _peak(anew=True), time.monotonic()
         watching[0] = True
         try:
             outcome = "loaded " + type(pickles.load(data)).__name__
@@ -87,14 +87,18 @@ def _main():
             "outcome": outcome,
             "why": why[:300],
             "seen": seen,
-            "mib": _grown() - before,
+            "mib": _peak() - before,
             "s": time.monotonic() - began,
         }
         sys.stdout.write(json.dumps(line) + "\n")
 
 
-def _grown():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _peak(*, anew=False):
+    """Return the largest size in memory, MiB, since it was last counted anew."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":
