@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestration import faults
-from orchestration.chaos import Disturbance
+from orchestration.chaos import Disturbance, paced
 from orchestration.deployment import STREAMS
 from orchestration.differences import compare
 from orchestration.faults import FAULTS, LAST, Moment, schedule
@@ -50,8 +50,10 @@ def test_a_service_that_slept_while_a_copy_took_over_wakes_to_no_effect(undistur
 
 
 def test_a_second_copy_refuses_or_changes_nothing(undisturbed, wild, disturbed):
-    act = happening(undisturbed, *(Moment(100 + 100 * k, 0.0, "duplicate", (n,)) for k, n in enumerate(SERVICES)))
-    disturbed(wild, act)
+    # Ingest first: it alone comes to an end by itself.
+    order = (*STREAMS, "broker")
+    act = happening(undisturbed, *(Moment(100 + 50 * k, 0.0, "duplicate", (n,)) for k, n in enumerate(order)))
+    disturbed(paced(wild, 30.0), act)
     assert compare(undisturbed[0].places, wild.places, wild.project).differences == []
     refused = {note for note in act.notes if note.endswith("exit code 2")}
     assert len(refused) == 2, "broker and predictor: one directory and one port, the copy cannot even begin"
