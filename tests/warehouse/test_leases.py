@@ -3,6 +3,7 @@ import time
 import pytest
 
 from domain.errors import LeaseLost, Unavailable
+from warehouse.control import Control
 from warehouse.leases import Leases
 
 LINE = "simulated:BTC-USD"
@@ -56,3 +57,19 @@ def test_an_expired_lease_that_nobody_took_can_be_renewed(leases):
 
 def test_lines_are_leased_apart(leases):
     assert leases.acquire(LINE, "a", 60).epoch == leases.acquire("simulated:ETH-USD", "b", 60).epoch == 1
+
+
+def test_a_lease_whose_clock_was_set_back_an_hour_lapses_in_its_time_all_the_same(tmp_path):
+    now = [10_000.0]
+    with Control(f"sqlite:///{tmp_path / 'control.sqlite'}", lambda: now[0]) as control:
+        control.prepare()
+        leases = Leases(control)
+        lost = leases.acquire("a:B", "gone", 15.0)
+        now[0] -= 3_600.0
+        with pytest.raises(Unavailable):
+            leases.acquire("a:B", "heir", 15.0)
+        now[0] += 14.0
+        with pytest.raises(Unavailable, match=r"another 1\."):
+            leases.acquire("a:B", "heir", 15.0)
+        now[0] += 2.0
+        assert leases.acquire("a:B", "heir", 15.0).epoch == lost.epoch + 1
