@@ -31,7 +31,7 @@ from streaming.gate import Gate
 from streaming.seam import safe_point
 from streaming.transport import Key, Logs, Records
 from warehouse.features import newest_bar, read_table
-from warehouse.files import write_atomic
+from warehouse.files import remove, write_atomic
 
 FORMAT = 2
 """Of the state file: a file of another layout is not read, the featurizer warms from the lake."""
@@ -214,6 +214,8 @@ class Featurizer:
     def _warm(self, instrument: str, partition: int) -> _Works:
         """Return the state as it stands at the safe point: the lake's last bars before it, the topic from its start."""
         p = self._project
+        # Not to be taken up by a later start: once the topics have grown again, it would look whole.
+        remove(self._path(instrument))
         with self._context.open_lake(read_only=True) as lake:
             watermark = safe_point(self._context.registry, lake, instrument, partition)
             start = watermark - lead(p.horizon, p.interval) * p.interval

@@ -79,6 +79,13 @@ def settle(staged: Path, path: Path) -> None:
         sync_directory(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there, for good: it does not come back when the power fails."""
+    if path.exists():
+        path.unlink()
+        sync_directory(path.parent)
+
+
 def make_directory(path: Path) -> None:
     """Make a directory where there is none, and its name and its parents' durable: files in it are no safer than it."""
     missing = [made for made in (path, *path.parents) if not made.exists()]
