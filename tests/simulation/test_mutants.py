@@ -5,7 +5,7 @@ import pytest
 from tests.simulation.day import live
 from tests.simulation.mutants import MUTANTS
 
-SEEDS = range(1, 13)
+SEEDS = range(1, 25)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
