@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
 from orchestration.deployment import STREAMS, Deployment
 from orchestration.planned import plan
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     watch = Watch()
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "trades.parquet"
