@@ -10,7 +10,7 @@ import base64
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -143,18 +143,17 @@ def read_letters(transport: Transport, clock: Clock, wanted: Callable[[DeadLette
         When the topic cannot be read to its end.
     """
     found: dict[tuple[object, ...], Filed] = {}
+    replayed: set[tuple[str, int, int]] = set()
     for number, letter in _letters(transport, clock):
         filed = Filed(number, letter)
         if letter.reason == REPLAYED:
-            for key, other in found.items():
-                if other.record == (letter.topic, letter.partition, letter.offset):
-                    found[key] = Filed(other.number, other.letter, other.times, replayed=True)
+            replayed.add((letter.topic, letter.partition, letter.offset))
         elif wanted(letter):
             before = found.pop((letter.service, *filed.record), None)
             if before is not None:
-                filed = Filed(number, letter, before.times + 1, before.replayed)
+                filed = Filed(number, letter, before.times + 1)
             found[letter.service, *filed.record] = filed
-    return list(found.values())[::-1]
+    return [replace(filed, replayed=filed.record in replayed) for filed in reversed(found.values())]
 
 
 def _letters(transport: Transport, clock: Clock) -> Iterator[tuple[int, DeadLetter]]:

@@ -63,7 +63,10 @@ def test_a_damaged_artifact_is_refused_by_name_and_learned_again(undisturbed, wi
     act = happening(undisturbed, Moment(200, 0.0, "tear", ("trainer",)), Moment(500, 0.0, "tear", ("trainer",)))
     disturbed(wild, act)
     assert len(act.notes) == 4
-    assert compare(undisturbed[0].places, wild.places, wild.project).differences == []
+    verdict = compare(undisturbed[0].places, wild.places, wild.project)
+    assert verdict.differences == []
+    assert verdict.answers + verdict.unheld == undisturbed[1].predictions
+    assert verdict.answers > 0
     log = (wild.places.home / "services" / "trainer" / "log").read_text()
     assert log.count("version refused") >= 2
 

@@ -28,8 +28,6 @@ from warehouse.files import write_atomic
 from warehouse.leases import Leases
 from warehouse.registry import Registry, VersionInfo
 
-STATES = 1_000_000
-
 
 def body(number):
     """A state of about 6,000 bytes, each 512 of them different, each unlike that of any other number."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from domain.config import Places
+from markets.drawn import draw_candles
 from warehouse.control import Control
 from warehouse.leases import Leases
 from warehouse.registry import Registry, VersionInfo
@@ -118,10 +119,8 @@ def test_a_service_without_a_model_says_what_to_do(tmp_path):
     ],
 )
 def test_a_wrong_wish_for_a_replay_is_one_line_before_anything_starts(args, word, tmp_path):
-    from tests.walk.conftest import write_candles
-
     path = tmp_path / "candles.parquet"
-    write_candles(path, ("AAA-USD",), minutes=300)
+    draw_candles(path, ("AAA-USD",), 300, seed=5)
     done = tidemill("replay", "--data", str(path), *args)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

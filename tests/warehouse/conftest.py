@@ -19,6 +19,8 @@ from domain.features import FEATURES
 from domain.tables import BarTable, ExampleTable, VectorTable
 from warehouse.control import Control
 from warehouse.lake import Lake
+from warehouse.leases import Leases
+from warehouse.registry import Registry
 from warehouse.tables import SCHEMAS
 
 HOUSE = Path(__file__).parents[2]
@@ -67,6 +69,18 @@ def empty_lake(shared_lake):
 def control(places):
     with Control.open(places.control) as control:
         yield control
+
+
+@pytest.fixture
+def registry(control, places):
+    """A registry that only lists and publishes: bytes need no key."""
+    return Registry(control, places.models)
+
+
+@pytest.fixture
+def lease(control):
+    """A lease of the line that the tests publish on."""
+    return Leases(control).acquire("simulated:BTC-USD", "trainer", 60)
 
 
 @pytest.fixture

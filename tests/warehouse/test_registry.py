@@ -29,16 +29,6 @@ INFO = VersionInfo(
 )
 
 
-@pytest.fixture
-def registry(control, places):
-    return Registry(control, places.models)
-
-
-@pytest.fixture
-def lease(control):
-    return Leases(control).acquire(LINE, "trainer", 60)
-
-
 def grow(registry, lease, n, kind="update"):
     made = []
     for _ in range(n):

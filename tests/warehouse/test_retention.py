@@ -13,22 +13,12 @@ from warehouse import retention
 from warehouse.control import database_now, pins, upsert, versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import VersionInfo
 from warehouse.retention import FALLBACKS, PRUNE_S, SWEEP_S, Retention, holder_of, prune, sweep
 
 LINE, OTHER = "simulated:BTC-USD", "simulated:BTC-USD2"
 INFO = VersionInfo(kind="update", watermark=9, n_learned=5, digest="d")
 YEAR_S = 365 * 86_400.0
-
-
-@pytest.fixture
-def registry(control, places):
-    return Registry(control, places.models)
-
-
-@pytest.fixture
-def lease(control):
-    return Leases(control).acquire(LINE, "trainer", 60)
 
 
 def grow(registry, lease, n, kind="update", aged=YEAR_S):

@@ -7,8 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,56 +184,6 @@ def test_a_torn_tail_costs_only_what_was_never_acknowledged(tmp_path: Path, read
         reader.assign([TopicPartition("t", 0, 0)])
         assert [int(message.value()) for message in read(reader, 101)] == list(range(101))
         reader.close()
-
-
-def test_no_message_is_lost_or_doubled_while_the_broker_is_killed_again_and_again(tmp_path: Path) -> None:
-    """60,000 messages of an idempotent producer, five kills, a reader that stays."""
-    count, kills = 60_000, 5
-    with broker_process(tmp_path) as broker:
-        create(broker.address, "t")
-        quick = {"bootstrap.servers": broker.address, "reconnect.backoff.max.ms": 100, **QUIET}
-        producer = Producer({**quick, "enable.idempotence": True, "linger.ms": 1, "retry.backoff.ms": 10})
-        delivered: list[int] = []
-        failed: list[KafkaError] = []
-
-        def told(error: KafkaError | None, message) -> None:
-            (failed if error else delivered).append(error or message.offset())
-
-        def produce() -> None:
-            for number in range(count):
-                producer.produce("t", str(number), partition=0, on_delivery=told)
-                if number % 100 == 0:
-                    producer.poll(0.002)
-            producer.flush(60)
-
-        reader = Consumer({**quick, "group.id": "g", "auto.offset.reset": "error"})
-        reader.assign([TopicPartition("t", 0, 0)])
-        writing = threading.Thread(target=produce)
-        writing.start()
-        for kill in range(1, kills + 1):
-            wait_until(lambda kill=kill: len(delivered) >= kill * count // (kills + 2))
-            broker.kill()
-            broker.start()
-        writing.join(60)
-        assert not writing.is_alive()
-        assert not failed
-        values: list[int] = []
-        wait_until(lambda: values.extend(_some(reader)) or len(values) >= count)
-        assert values == list(range(count))
-        assert delivered == list(range(count))
-        assert reader.get_watermark_offsets(TopicPartition("t", 0), timeout=DEADLINE_S) == (0, count)
-        reader.close()
-
-
-def _some(reader: Consumer) -> list[int]:
-    return [int(message.value()) for message in reader.consume(10_000, 0.2) if not message.error()]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.002)
 
 
 def test_its_figures_are_told_every_second(tmp_path: Path) -> None:
