@@ -1,4 +1,4 @@
-"""Rows of one topic that have arrived and wait for their turn, with the offset from which a restart must read again."""
+"""Rows of one topic that have passed the gate and wait for their turn, with the offset where a restart must read on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _time(table: VectorTable | ExampleTable) -> Ints:
 
 
 class Inbox(Generic[T]):
-    """Keeps rows in order, each once: what is not newer than the newest seen is a repetition and is dropped.
+    """Keeps rows in the order in which they pass the gate: each once, each newer than the one before.
 
     Attributes
     ----------
@@ -26,33 +26,28 @@ class Inbox(Generic[T]):
         Offset of the first row that waits, or of the next record when none does.
     """
 
-    def __init__(self, empty: T, newest: int) -> None:
+    def __init__(self, empty: T) -> None:
         self.table: T = empty
         self.next_offset = 0
-        self._newest = newest
         self._offsets = np.empty(0, np.int64)
         self._read = 0
 
     @classmethod
-    def of_vectors(cls, newest: int) -> Inbox[VectorTable]:
-        """Return an inbox for vectors newer than ``newest``, ns."""
-        return Inbox(VectorTable(np.empty(0, np.int64), np.empty((0, len(FEATURES)))), newest)
+    def of_vectors(cls) -> Inbox[VectorTable]:
+        """Return an empty inbox for vectors."""
+        return Inbox(VectorTable(np.empty(0, np.int64), np.empty((0, len(FEATURES)))))
 
     @classmethod
-    def of_examples(cls, newest: int) -> Inbox[ExampleTable]:
-        """Return an inbox for examples that became available after ``newest``, ns."""
+    def of_examples(cls) -> Inbox[ExampleTable]:
+        """Return an empty inbox for examples."""
         none = np.empty(0, np.int64)
-        return Inbox(ExampleTable(none, none, np.empty((0, len(FEATURES))), np.empty((0, len(TARGETS)))), newest)
+        return Inbox(ExampleTable(none, none, np.empty((0, len(FEATURES))), np.empty((0, len(TARGETS)))))
 
     def add(self, table: T, offsets: list[int], next_offset: int) -> None:
         """Add rows with their offsets; ``next_offset`` is the one after the last record read."""
-        when = _time(table)
-        before = np.maximum.accumulate(np.concatenate([[self._newest], when]))[:-1]
-        fresh = when > before
-        self.table = _join(self.table, table, fresh)
-        self._offsets = np.concatenate([self._offsets, np.array(offsets, np.int64)[fresh]])
-        if len(when):
-            self._newest = max(self._newest, int(when.max()))
+        pairs = zip(vars(self.table).values(), vars(table).values(), strict=True)
+        self.table = type(table)(*(np.concatenate(pair) for pair in pairs))
+        self._offsets = np.concatenate([self._offsets, np.array(offsets, np.int64)])
         self._read = next_offset
         self._move()
 
@@ -75,8 +70,3 @@ class Inbox(Generic[T]):
 
 def _pick(table: T, which: Flags) -> T:
     return type(table)(*(column[which] for column in vars(table).values()))
-
-
-def _join(first: T, second: T, which: Flags) -> T:
-    columns = zip(vars(first).values(), vars(_pick(second, which)).values(), strict=True)
-    return type(first)(*(np.concatenate(pair) for pair in columns))

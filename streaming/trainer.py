@@ -80,8 +80,8 @@ class Trainer:
             asks: Gate[VectorTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[0])
             answers: Gate[ExampleTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[1])
             self._stations[partition] = _Station(
-                line, lease, version.number, Inbox.of_vectors(line.watermark).start_at(start[FEATURES, partition]),
-                Inbox.of_examples(line.watermark).start_at(start[FEATURES_WITH_TARGET, partition]), asks, answers,
+                line, lease, version.number, Inbox.of_vectors().start_at(start[FEATURES, partition]),
+                Inbox.of_examples().start_at(start[FEATURES_WITH_TARGET, partition]), asks, answers,
                 checkpoint.snapshot, line.n_learned, context.clock.monotonic(),
             )  # fmt: skip
             self._probes[partition] = checkpoint.probes
