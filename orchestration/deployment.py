@@ -71,8 +71,7 @@ class Deployment:
         )
         values = places.model_dump(mode="json") | {"kafka": json.dumps(places.kafka)}
         told = {f"TIDEMILL_{name.upper()}": str(value) for name, value in values.items()}
-        kept = {SUPERVISED: "1", "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1"}
-        return {**told, **kept}
+        return {**told, SUPERVISED: "1", "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1"}
 
     def fingerprint(self) -> dict[str, str]:
         """Return digests of configuration and code: a service whose fingerprint differs is out of date."""
