@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from domain import topics
 from domain.bars import AHEAD, BAR_COLUMNS, CLOSE, HIGH, LATE, LOW, OFF_GRID, OPEN, REPEATED, VOLUME
 from domain.errors import BadRecord
 from domain.events import NANOS_PER_SECOND, Bar, Prediction, Trade
@@ -35,6 +36,19 @@ class _Timed(msgspec.Struct):
 
 _TIMED = msgspec.json.Decoder(_Timed)
 _D = len(FEATURES)
+_AVAILABLE = 3 + _D  # in an example's row: offset, instrument, ts_event, the features, ts_available, horizon_s, targets
+
+Row = tuple[Any, ...]
+"""A record's offset and its fields in order, or its fields alone."""
+
+LANDED: dict[str, type[msgspec.Struct]] = {
+    topics.BARS: Bar,
+    topics.FEATURES: VectorRecord,
+    topics.FEATURES_WITH_TARGET: ExampleRecord,
+    topics.PREDICTIONS: Prediction,
+}
+"""Records of the topics that rest in the lake."""
+_LANDED = {topic: msgspec.json.Decoder(kind) for topic, kind in LANDED.items()}
 
 UNKNOWN_TIME = 2**63 - 1
 """Later than any time."""
@@ -53,11 +67,9 @@ FATES = {
 Refuse = Callable[[Records, int, BadRecord], None]
 
 
-def _rows(
-    records: Records, decoder: msgspec.json.Decoder[Any], instrument: str, refuse: Refuse
-) -> list[tuple[Any, ...]]:
-    """Decode a batch; what does not fit its schema or belongs to another instrument is refused, one by one."""
-    rows = []
+def _rows(records: Records, decoder: msgspec.json.Decoder[Any], instrument: str, refuse: Refuse) -> list[Row]:
+    """Return offset and fields of each record; one that fits no schema, or is of another instrument, is refused."""
+    rows: list[Row] = []
     for i, value in enumerate(records.values):
         try:
             row = decoded(decoder, value)
@@ -112,85 +124,87 @@ def trades(records: Records, instrument: str, refuse: Refuse) -> tuple[TradeTabl
 def bars(records: Records, instrument: str, refuse: Refuse) -> tuple[BarTable, list[int]]:
     """Return the bars of a batch and their offsets; a bar that no market could make is refused."""
     rows = _rows(records, _BAR, instrument, refuse)
-    values = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(BAR_COLUMNS))
-    fine = _sound(values)
-    for i in np.flatnonzero(~fine):
-        at = records.offsets.index(rows[i][0])
-        refuse(records, at, BadRecord("price", _PRICES))
+    values, fine = _good_bars(rows, records, refuse)
     ts = np.array([row[2] for row in rows], np.int64)
-    return BarTable(ts[fine], values[fine]), [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
-
-
-def _sound(values: Floats) -> Flags:
-    opened, high, low, close = (values[:, c] for c in (OPEN, HIGH, LOW, CLOSE))
-    ordered = (low <= np.minimum(opened, close)) & (high >= np.maximum(opened, close)) & (low > 0)
-    fine: Flags = np.isfinite(values).all(axis=1) & ordered & (values[:, VOLUME:] >= 0).all(axis=1)
-    return fine
+    return BarTable(ts[fine], values[fine]), _offsets(rows, fine)
 
 
 def vectors(records: Records, instrument: str, refuse: Refuse) -> tuple[VectorTable, list[int]]:
     """Return the vectors of a batch and their offsets; a non-finite vector is refused."""
     rows = _rows(records, _VECTOR, instrument, refuse)
-    values = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), _D)
-    fine = _finite(values, rows, records, refuse)
+    values, fine = _good_vectors(rows, records, refuse)
     ts = np.array([row[2] for row in rows], np.int64)
-    return VectorTable(ts[fine], values[fine]), [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
+    return VectorTable(ts[fine], values[fine]), _offsets(rows, fine)
 
 
-def examples(records: Records, instrument: str, refuse: Refuse, horizon: int = 0) -> tuple[ExampleTable, list[int]]:
-    """Return the examples of a batch and their offsets; non-finite features or targets are refused.
+def examples(records: Records, instrument: str, refuse: Refuse, horizon: int) -> tuple[ExampleTable, list[int]]:
+    """Return the examples of a batch and their offsets; those of another horizon (ns), or not finite, are refused."""
+    rows = _rows(records, _EXAMPLE, instrument, refuse)
+    values, targets, fine = _good_examples(rows, records, refuse, horizon)
+    ts, available = (np.array([row[c] for row in rows], np.int64) for c in (2, _AVAILABLE))
+    return ExampleTable(ts[fine], available[fine], values[fine], targets[fine]), _offsets(rows, fine)
 
-    So are examples of another horizon (ns) than this one, unless it is 0.
+
+def landable(records: Records, instrument: str, refuse: Refuse, horizon: int) -> tuple[list[Row], list[int]]:
+    """Return the fields of each record of a batch that may rest in the lake, and their offsets.
+
+    Of topic ``bars``, ``features``, ``features_with_target`` or ``predictions``. What the decoders above refuse is
+    refused here, by the same rules; so is a prediction whose id is not that of its time and horizon.
     """
-    rows = []
-    for row in _rows(records, _EXAMPLE, instrument, refuse):
-        if horizon and wrong_horizon(row[2], row[3 + _D], row[4 + _D], horizon):
-            refuse(records, records.offsets.index(row[0]), BadRecord("horizon", "its targets lie elsewhere than asked"))
-        else:
-            rows.append(row)
-    values = np.array([row[3 : 3 + _D] for row in rows], np.float64).reshape(len(rows), _D)
+    rows = _rows(records, _LANDED[records.topic], instrument, refuse)
+    if records.topic == topics.BARS:
+        _, fine = _good_bars(rows, records, refuse)
+    elif records.topic == topics.FEATURES:
+        _, fine = _good_vectors(rows, records, refuse)
+    elif records.topic == topics.FEATURES_WITH_TARGET:
+        _, _, fine = _good_examples(rows, records, refuse, horizon)
+    else:
+        horizon_s = horizon // NANOS_PER_SECOND
+        named = np.array([row[1] == f"{row[2]}/{row[3]}/{horizon_s}" for row in rows], np.bool_)
+        fine = _passing(named, rows, records, refuse, BadRecord("horizon", "its id is not that of its time"))
+    return [row[1:] for row, good in zip(rows, fine.tolist(), strict=True) if good], _offsets(rows, fine)
+
+
+def _good_bars(rows: list[Row], records: Records, refuse: Refuse) -> tuple[Floats, Flags]:
+    values = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(BAR_COLUMNS))
+    opened, high, low, close = (values[:, c] for c in (OPEN, HIGH, LOW, CLOSE))
+    ordered = (low <= np.minimum(opened, close)) & (high >= np.maximum(opened, close)) & (low > 0)
+    sound: Flags = np.isfinite(values).all(axis=1) & ordered & (values[:, VOLUME:] >= 0).all(axis=1)
+    return values, _passing(sound, rows, records, refuse, BadRecord("price", _PRICES))
+
+
+def _good_vectors(rows: list[Row], records: Records, refuse: Refuse) -> tuple[Floats, Flags]:
+    values = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), _D)
+    finite: Flags = np.logical_and.reduce(np.isfinite(values), axis=1)
+    return values, _passing(finite, rows, records, refuse, BadRecord("finite", _FINITE))
+
+
+def _good_examples(rows: list[Row], records: Records, refuse: Refuse, horizon: int) -> tuple[Floats, Floats, Flags]:
+    values = np.array([row[3:_AVAILABLE] for row in rows], np.float64).reshape(len(rows), _D)
     targets = np.array(
-        [[math.nan if y is None else y for y in row[5 + _D :]] for row in rows], np.float64
+        [[math.nan if y is None else y for y in row[_AVAILABLE + 2 :]] for row in rows], np.float64
     ).reshape(len(rows), len(TARGETS))  # fmt: skip
     # Out of reach counts as not finite; a direction that is NaN is no move, which is fine.
     reached = np.where(np.abs(targets) > LARGEST, math.inf, targets)
     reached[:, 1] = np.where(np.isnan(reached[:, 1]), 0.0, reached[:, 1])
-    fine = _finite(np.concatenate([values, reached], axis=1), rows, records, refuse)
-    ts, available = (np.array([row[c] for row in rows], np.int64) for c in (2, 3 + _D))
-    table = ExampleTable(ts[fine], available[fine], values[fine], targets[fine])
-    return table, [row[0] for row, ok in zip(rows, fine, strict=True) if ok]
+    asked = np.array(
+        [row[_AVAILABLE] - row[2] == horizon and row[_AVAILABLE + 1] == horizon // NANOS_PER_SECOND for row in rows],
+        np.bool_,
+    )
+    finite = np.isfinite(values).all(axis=1) & np.isfinite(reached).all(axis=1)
+    fine = _passing(asked, rows, records, refuse, BadRecord("horizon", "its targets lie elsewhere than asked"))
+    fine &= _passing(finite | ~asked, rows, records, refuse, BadRecord("finite", _FINITE))
+    return values, targets, fine
 
 
-def wrong_horizon(ts: int, available: int, horizon_s: int, horizon: int) -> bool:
-    """Return whether an example's or a prediction's times are of another horizon than this one, ns."""
-    return available - ts != horizon or horizon_s != horizon // NANOS_PER_SECOND
-
-
-def fault(record: object, horizon: int) -> BadRecord | None:
-    """Return why a decoded bar, vector, example or prediction must not rest in the lake, None when it may.
-
-    The rules are those of the batch decoders above, record by record: what the trainer refuses is not landed either.
-    """
-    if isinstance(record, Bar):
-        row = np.array([msgspec.structs.astuple(record)[2:]])
-        return None if _sound(row)[0] else BadRecord("price", _PRICES)
-    if isinstance(record, Prediction):
-        named = f"{record.instrument}/{record.ts_event}/{horizon // NANOS_PER_SECOND}"
-        return None if record.prediction_id == named else BadRecord("horizon", "its id is not that of its time")
-    if isinstance(record, ExampleRecord):
-        *_, ts_available, horizon_s, change, direction, volatility = msgspec.structs.astuple(record)
-        if wrong_horizon(record.ts_event, ts_available, horizon_s, horizon):  # type: ignore[attr-defined]
-            return BadRecord("horizon", "its targets lie elsewhere than asked")
-        if max(abs(change), abs(direction or 0.0), abs(volatility)) > LARGEST:
-            return BadRecord("finite", _FINITE)
-    return None
-
-
-def _finite(values: Floats, rows: list[tuple[Any, ...]], records: Records, refuse: Refuse) -> Flags:
-    fine: Flags = np.logical_and.reduce(np.isfinite(values), axis=1)
+def _passing(fine: Flags, rows: list[Row], records: Records, refuse: Refuse, error: BadRecord) -> Flags:
     for i in np.flatnonzero(~fine):
-        refuse(records, records.offsets.index(rows[i][0]), BadRecord("finite", _FINITE))
+        refuse(records, records.offsets.index(rows[i][0]), error)
     return fine
+
+
+def _offsets(rows: list[Row], fine: Flags) -> list[int]:
+    return [row[0] for row, good in zip(rows, fine.tolist(), strict=True) if good]
 
 
 def encode_trades(events: Sequence[Trade]) -> list[bytes]:

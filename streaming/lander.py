@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import structlog
 
 from domain.errors import BadRecord
-from domain.events import Bar, Prediction
-from domain.features import ExampleRecord, VectorRecord
 from domain.tables import Ints
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS
 from streaming import codec
@@ -28,10 +25,10 @@ from streaming.transport import Key, Logs, Records
 from warehouse.features import count
 from warehouse.landing import Batch, Landed, all_landed, land, realign
 from warehouse.maintenance import tidy
-from warehouse.tables import TIME, records_to_rows
+from warehouse.tables import TIME, fields_to_rows
 
 TABLES = {BARS: "bars", FEATURES: "features", FEATURES_WITH_TARGET: "examples", PREDICTIONS: "predictions"}
-_KINDS = {BARS: Bar, FEATURES: VectorRecord, FEATURES_WITH_TARGET: ExampleRecord, PREDICTIONS: Prediction}
+_FIELDS = {topic: kind.__struct_fields__ for topic, kind in codec.LANDED.items()}
 
 COMMIT_S = 2.0
 """Seconds between commits: each one is a snapshot and a file a table, so not too often."""
@@ -51,11 +48,10 @@ class _Arrived:
     rows: npt.NDArray[np.object_]
 
 
-def _arrived(topic: str, records: list[object]) -> _Arrived:
-    rows = np.empty(len(records), np.object_)
-    rows[:] = records
-    column = TIME[TABLES[topic]]
-    return _Arrived(np.array([getattr(record, column) for record in records], np.int64), rows)
+def _arrived(topic: str, rows: list[codec.Row]) -> _Arrived:
+    column = _FIELDS[topic].index(TIME[TABLES[topic]])
+    ts = np.array([row[column] for row in rows], np.int64)
+    return _Arrived(ts, np.fromiter(rows, np.object_, len(rows)))
 
 
 class Lander:
@@ -66,9 +62,8 @@ class Lander:
 
     def __init__(self, context: Context) -> None:
         self._context, self._project = context, context.project
-        self._decoders = {topic: msgspec.json.Decoder(kind) for topic, kind in _KINDS.items()}
         self._log = structlog.get_logger().bind(service=self.name)
-        self._waiting: dict[Key, tuple[list[object], list[int]]] = {}
+        self._waiting: dict[Key, tuple[list[codec.Row], list[int]]] = {}
         self._gates: dict[Key, Gate[_Arrived]] = {}
         self._rows = 0
         self._landed = dict.fromkeys(TABLES.values(), 0)
@@ -157,24 +152,8 @@ class Lander:
         return Joint(f"{topic}/{partition}", newest, self._project.interval, open_ended=gone)
 
     def _collect(self, records: Records) -> None:
-        decoder, instrument = self._decoders[records.topic], self._project.instruments[records.partition]
-        key = (records.topic, records.partition)
-        found: list[object] = []
-        at: list[int] = []
-        for i, value in enumerate(records.values):
-            try:
-                record = codec.decoded(decoder, value)
-            except BadRecord as wrong:
-                self._dead.refuse(records, i, wrong)
-                continue
-            if record.instrument != instrument:
-                self._dead.refuse(records, i, BadRecord("instrument", f"{record.instrument} is not {instrument}"))
-                continue
-            if (error := codec.fault(record, self._project.horizon)) is not None:
-                self._dead.refuse(records, i, error)
-                continue
-            found.append(record)
-            at.append(records.offsets[i])
+        key, instrument = (records.topic, records.partition), self._project.instruments[records.partition]
+        found, at = codec.landable(records, instrument, self._refuse, self._project.horizon)
         passing, offsets = self._gates[key].admit(_arrived(records.topic, found), at, records)
         rows, waiting = self._waiting.setdefault(key, ([], []))
         rows += passing.rows.tolist()
@@ -192,7 +171,7 @@ class Lander:
                 table=TABLES[topic],
                 topic=topic,
                 partition=partition,
-                rows=records_to_rows(TABLES[topic], rows, offsets),
+                rows=fields_to_rows(TABLES[topic], _FIELDS[topic], rows, offsets),
                 next_offset=self._gates[topic, partition].resume(self._reader.position[topic, partition]),
                 floor=self._floors[partition],
                 log=self._logs.identities[topic],

@@ -142,7 +142,7 @@ class Logs:
         grown since, keeps its identity.
         """
         low, high = self._ends[key]
-        topic, partition = key
+        topic = key[0]
         if offset is None:
             return low, ""
         if log != self.identities[topic]:
@@ -151,10 +151,8 @@ class Logs:
             return low, f"the log ends at {high}, before {offset}"
         if offset < low:
             return low, f"records {offset} to {low} have expired"
-        if offset > low:
-            value = _value_at(self._transport, self._clock, topic, partition, offset - 1)
-            if value is not None and not is_old(value):
-                return low, f"the record before {offset} is not the one that was read there"
+        if offset > low and not is_old(_value_at(self._transport, self._clock, key, offset - 1)):
+            return low, f"the record before {offset} is not the one that was read there"
         return offset, ""
 
     def has_lost(self, key: Key, offset: int) -> bool:
@@ -198,8 +196,7 @@ def find(transport: Transport, clock: Clock, key: Key, low: int, is_wanted: Call
     high = transport.ends([key])[key][1]
     while low < high:
         middle = (low + high) // 2
-        value = _value_at(transport, clock, *key, middle)
-        if value is None or is_wanted(value):
+        if is_wanted(_value_at(transport, clock, key, middle)):
             high = middle
         else:
             low = middle + 1
@@ -222,13 +219,13 @@ def values_between(transport: Transport, clock: Clock, key: Key, start: int, hig
         reader.close()
 
 
-def _value_at(transport: Transport, clock: Clock, topic: str, partition: int, offset: int) -> bytes | None:
-    reader = transport.reader("seek", {(topic, partition): offset})
+def _value_at(transport: Transport, clock: Clock, key: Key, offset: int) -> bytes:
+    reader = transport.reader("seek", {key: offset})
     try:
         until = clock.monotonic() + PATIENCE_S
         while clock.monotonic() < until:
             for records in reader.poll(0.5):
                 return records.values[0]
-        raise Unavailable(f"cannot read {topic}/{partition} at {offset}; is the broker running?")
+        raise Unavailable(f"cannot read {key[0]}/{key[1]} at {offset}; is the broker running?")
     finally:
         reader.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -81,21 +82,35 @@ def examples_to_rows(instrument: str, examples: ExampleTable, horizon_s: int, so
     return _rows("examples", instrument, examples.available, columns, source)
 
 
-def records_to_rows(table: str, records: Sequence[object], offsets: Sequence[int], source: Source = "live") -> pa.Table:
-    """Return a topic's records as rows to land: the table's columns, and each record's offset as ``off``.
+def records_to_rows(
+    table: str, records: Sequence[msgspec.Struct], offsets: Sequence[int], source: Source = "live"
+) -> pa.Table:
+    """Return a topic's records as rows to land, see ``fields_to_rows``.
 
     Parameters
     ----------
     records : ``Bar``, ``VectorRecord``, ``ExampleRecord`` or ``Prediction``, as the table's name says
     """
+    names = records[0].__struct_fields__ if records else [n for n in SCHEMAS[table].names if n not in {"source", "day"}]
+    return fields_to_rows(table, names, [msgspec.structs.astuple(record) for record in records], offsets, source)
+
+
+def fields_to_rows(
+    table: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]], offsets: Sequence[int], source: Source = "live"
+) -> pa.Table:
+    """Return a topic's records as rows to land: the table's columns, and each record's offset as ``off``.
+
+    Parameters
+    ----------
+    names : of a record's fields
+    rows : each record's fields, in the order of their names
+    """
     schema = SCHEMAS[table]
-    columns: dict[str, Any] = {"source": [source] * len(records)}
-    for name in schema.names:
-        if name not in {"source", "day"}:
-            columns[name] = [getattr(record, name) for record in records]
+    fields = zip(*rows, strict=True) if rows else ([] for _ in names)
+    columns: dict[str, Any] = {"source": [source] * len(rows), **dict(zip(names, fields, strict=True))}
     columns["day"] = _days(np.array(columns[TIME[table]], np.int64))
-    rows = pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
-    return rows.append_column("off", pa.array(offsets, pa.int64()))
+    landed = pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+    return landed.append_column("off", pa.array(offsets, pa.int64()))
 
 
 def rows_to_bars(rows: pa.Table) -> BarTable:

@@ -7,16 +7,19 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.events import Prediction
 from domain.features import FEATURES, TARGETS
 from domain.tables import BarTable, ExampleTable, VectorTable
 from streaming import codec
 from streaming.transport import Records
 
+HORIZON = 300 * 10**9
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def records(values):
-    return Records("t", 0, list(range(10, 10 + len(values))), values)
+def records(values, topic="t"):
+    return Records(topic, 0, list(range(10, 10 + len(values))), values)
 
 
 class Refused(list):
@@ -31,13 +34,13 @@ def test_examples_come_back_bit_for_bit_and_no_move_is_null(rows, still):
     targets = np.clip(np.array([r[16:] for r in rows]).reshape(n, 3), -codec.LARGEST, codec.LARGEST)
     if still:
         targets[:, 1] = math.nan
-    table = ExampleTable(np.arange(n) + 1, np.arange(n) + 301, values, targets)
+    table = ExampleTable(np.arange(n) + 1, np.arange(n) + 1 + HORIZON, values, targets)
     encoded = codec.encode_examples("a:B", table, 300)
     for line in encoded:
         flat = json.loads(line)
         assert set(flat) == {"instrument", "ts_event", "ts_available", "horizon_s", *FEATURES, *TARGETS}
         assert (flat["direction"] is None) == still
-    back, offsets = codec.examples(records(encoded), "a:B", Refused())
+    back, offsets = codec.examples(records(encoded), "a:B", Refused(), HORIZON)
     assert back.values.tobytes() == values.tobytes()
     assert np.array_equal(back.targets, targets, equal_nan=True)
     assert (back.ts.tolist(), back.available.tolist()) == (table.ts.tolist(), table.available.tolist())
@@ -100,7 +103,40 @@ def test_a_bar_that_no_market_could_make_is_refused():
 
 
 def test_a_target_that_no_price_could_make_is_refused():
-    table = ExampleTable(np.array([1]), np.array([301]), np.zeros((1, 16)), np.array([[1e100, 1.0, 0.0]]))
+    table = ExampleTable(np.array([1]), np.array([1 + HORIZON]), np.zeros((1, 16)), np.array([[1e100, 1.0, 0.0]]))
     refused = Refused()
-    assert len(codec.examples(records(codec.encode_examples("a:B", table, 300)), "a:B", refused)[0]) == 0
+    assert len(codec.examples(records(codec.encode_examples("a:B", table, 300)), "a:B", refused, HORIZON)[0]) == 0
     assert refused == [(10, "finite")]
+
+
+def test_what_the_decoders_refuse_is_not_landed_either_and_what_they_take_is():
+    bars = BarTable(np.arange(2) + 1, np.array([[2, 3, 1, 2, 1, 0, 0, 2, 1, 0], [2, 1, 3, 2, 1, 0, 0, 2, 1, 0]], float))
+    vectors = VectorTable(np.arange(2) + 1, np.ones((2, 16)))
+    targets = np.array([[1.0, 1.0, 0.0], [1e100, 1.0, 0.0]])
+    examples = ExampleTable(np.array([1, 2]), np.array([1, 2]) + HORIZON, np.ones((2, 16)), targets)
+    late = ExampleTable(np.array([3]), np.array([3]) + 2 * HORIZON, np.ones((1, 16)), targets[:1])
+    cases = {
+        "bars": (codec.encode_bars("a:B", bars), codec.bars, ()),
+        "features": ([*codec.encode_vectors("a:B", vectors), b"{}"], codec.vectors, ()),
+        "features_with_target": (
+            [*codec.encode_examples("a:B", examples, 300), *codec.encode_examples("a:B", late, 300)],
+            codec.examples, (HORIZON,),
+        ),
+    }  # fmt: skip
+    for topic, (values, decode, more) in cases.items():
+        by_decoder, by_lander = Refused(), Refused()
+        _, taken = decode(records(values, topic), "a:B", by_decoder, *more)
+        fields, landed = codec.landable(records(values, topic), "a:B", by_lander, HORIZON)
+        assert by_lander == by_decoder != []
+        assert landed == taken
+        kind = codec.LANDED[topic]
+        assert [codec.encode(kind(*row)) for row in fields] == [values[offset - 10] for offset in landed]
+
+
+def test_a_prediction_is_landed_under_its_own_id_alone():
+    good = Prediction("a:B/7/300", "a:B", 7, 300, 1.0, 0.5, 2.0, 1, 2, 3, 4)
+    wrong = Prediction("a:B/8/300", "a:B", 7, 300, 1.0, 0.5, 2.0, 1, 2, 3, 4)
+    refused = Refused()
+    values = [codec.encode(good), codec.encode(wrong)]
+    assert codec.landable(records(values, "predictions"), "a:B", refused, HORIZON)[1] == [10]
+    assert refused == [(11, "horizon")]
