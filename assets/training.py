@@ -10,6 +10,8 @@ import numpy as np
 from domain.checkpoint import PROBES, Checkpoint
 from domain.config import Project
 from domain.fleet import Line
+from domain.lines import instrument_of
+from domain.tables import ExampleTable, VectorTable
 from domain.tape import Tape, merge
 from warehouse.control import Control
 from warehouse.features import training_rows
@@ -22,6 +24,7 @@ STRIDE = 10_000
 """Steps between two reports of progress."""
 
 Scores = dict[str, dict[str, dict[str, float]]]
+Windows = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def train_initial(
     control: Control,
     registry: Registry,
     project: Project,
-    instrument: str,
+    name: str,
     start: int,
     until: int,
     progress: Callable[[float], None] = lambda _share: None,
@@ -54,6 +57,7 @@ def train_initial(
 
     Parameters
     ----------
+    name : of the line
     start, until : int
         The training window ``(start, until]``, ns; ``until`` becomes the line's watermark.
     progress
@@ -65,45 +69,79 @@ def train_initial(
 
     A line that has a version keeps it: publishing another first version would throw away what was learned since.
     """
-    snapshot = pin(lake, control, f"initial/{instrument}")
-    line, vectors = learn(lake, project, instrument, start, until, snapshot, progress)
+    snapshot = pin(lake, control, f"initial/{name}")
+    line, vectors = learn(lake, project, name, start, until, snapshot, progress)
     scores = line.scores()
     line.freeze()
-    newest = registry.newest(instrument)
+    newest = registry.newest(name)
     if newest is not None:
         return Trained(newest, published=False, scores=scores)
-    leases = Leases(control)
-    lease = leases.acquire(instrument, "initial training", 60.0)
     checkpoint = Checkpoint(
         line, project.interval, project.horizon, kind="initial", snapshot=snapshot, probes=vectors[-PROBES:]
     )
+    return Trained(publish(control, registry, checkpoint, scores), published=True, scores=scores)
+
+
+def publish(control: Control, registry: Registry, checkpoint: Checkpoint, scores: Scores) -> Version:
+    """Publish a version that was trained from the lake, under a lease of its line that is given back at once."""
+    line, leases = checkpoint.line, Leases(control)
     info = VersionInfo(
-        kind="initial",
+        kind=checkpoint.kind,
+        parent=checkpoint.parent,
         watermark=line.watermark,
         n_learned=line.n_learned,
         digest=line.digest(),
-        snapshot=snapshot,
+        snapshot=checkpoint.snapshot,
+        without=checkpoint.without,
         metrics=scores,
     )
-    version = registry.publish(instrument, registry.seal(checkpoint), info, lease)
-    leases.release(lease)
-    return Trained(version, published=True, scores=scores)
+    lease = leases.acquire(line.name, "training", 60.0)
+    try:
+        return registry.publish(line.name, registry.seal(checkpoint), info, lease)
+    finally:
+        leases.release(lease)
 
 
 def learn(
     lake: Lake,
     project: Project,
-    instrument: str,
+    name: str,
     start: int,
     until: int,
     snapshot: int | None = None,
     progress: Callable[[float], None] = lambda _share: None,
+    without: Windows = (),
 ) -> tuple[Line, np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    """Return a new line that followed the lake's tape of ``(start, until]``, and the window's vectors."""
-    rows = training_rows(lake, instrument, start, until, snapshot)
-    line = Line(instrument, project.fleet)
-    follow(line, merge(rows.vectors, rows.examples), until, progress)
-    return line, rows.vectors.values
+    """Return a new line that followed the lake's tape of ``(start, until]``, and the window's vectors.
+
+    Parameters
+    ----------
+    without : windows of which nothing is asked or learned, see :func:`left_out`
+    """
+    rows = training_rows(lake, instrument_of(name), start, until, snapshot)
+    vectors, examples = left_out(rows.vectors, rows.examples, without)
+    line = Line(name, project.fleet)
+    follow(line, merge(vectors, examples), until, progress)
+    return line, vectors.values
+
+
+def left_out(vectors: VectorTable, examples: ExampleTable, without: Windows) -> tuple[VectorTable, ExampleTable]:
+    """Return the rows that have no part in these windows.
+
+    Parameters
+    ----------
+    without : ``((from, until), ...)``, ns
+        Left out are vectors asked in ``(from, until]``, and examples asked before its end and answered after its
+        beginning: their targets, or their features, are of the window.
+    """
+    asked, answered = np.ones(len(vectors), bool), np.ones(len(examples), bool)
+    for start, end in without:
+        asked &= (vectors.ts <= start) | (vectors.ts > end)
+        answered &= (examples.available <= start) | (examples.ts > end)
+    return (
+        VectorTable(vectors.ts[asked], vectors.values[asked]),
+        ExampleTable(*(column[answered] for column in vars(examples).values())),
+    )
 
 
 def follow(line: Line, tape: Tape, until: int, progress: Callable[[float], None] = lambda _share: None) -> None:

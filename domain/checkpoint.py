@@ -25,9 +25,10 @@ from domain.config import Model
 from domain.errors import ArtifactRefused, BadState
 from domain.features import FEATURES, TARGETS
 from domain.fleet import Line
+from domain.lines import Kind
 from domain.tables import Floats
 
-FORMAT = 3
+FORMAT = 4
 PROBES = 64
 """Questions kept with a version; its predictions for them are replayed before it may serve."""
 
@@ -51,24 +52,27 @@ class Checkpoint:
         Nanoseconds: what the line was trained for.
     offsets : ``{"topic/partition": next offset}``
         Where its input continues; empty for a line trained from the lake.
-    kind : ``initial`` or ``update``
+    kind : how it came about
     parent : number of the version before it, None for the first
     snapshot : the lake's snapshot that the line was first trained from
     probes : float64[p, 16]
         Recent vectors.
     logs : ``{"topic": identity}``
         Of the logs that the offsets belong to: in a topic made anew they mean nothing.
+    without : ``((from, until), ...)``
+        Windows (ns) of which nothing was learned, see ``assets.unlearning``.
     """
 
     line: Line
     interval: int
     horizon: int
     offsets: dict[str, int] = field(default_factory=dict)
-    kind: str = "update"
+    kind: Kind = "update"
     parent: int | None = None
     snapshot: int | None = None
     probes: Floats = field(default_factory=lambda: np.empty((0, len(FEATURES))))
     logs: dict[str, str] = field(default_factory=dict)
+    without: tuple[tuple[int, int], ...] = ()
 
     def to_bytes(self, key: bytes) -> bytes:
         """Return the file.
@@ -85,7 +89,7 @@ class Checkpoint:
         line = self.line
         manifest = {
             "format": FORMAT,
-            "instrument": line.instrument,
+            "line": line.name,
             "features": FEATURES,
             "targets": TARGETS,
             "interval": self.interval,
@@ -97,6 +101,7 @@ class Checkpoint:
             "since": line.since,
             "offsets": self.offsets,
             "logs": self.logs,
+            "without": self.without,
             "kind": self.kind,
             "parent": self.parent,
             "snapshot": self.snapshot,
@@ -109,7 +114,7 @@ class Checkpoint:
         served = ("probes/", "guard/", *(f"model/{name}/" for name in line.champions.values()))
         for name, array in arrays.items():
             if name.startswith(served) and array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise BadState(f"{line.instrument}: {name} is not finite; restart from the last version")
+                raise BadState(f"{line.name}: {name} is not finite; restart from the last version")
         manifest["members"] = {name: _digest(name, array) for name, array in arrays.items()}
         text = _canonical(manifest | {"hmac": _sign(manifest, key)})
         return bytes(save(arrays, metadata={"manifest": text}))
@@ -128,13 +133,14 @@ class Checkpoint:
         try:
             arrays = _members(data, manifest)
             probes = {name: arrays.pop(f"probes/{name}") for name in ("x", "predicted")}
-            line = Line(manifest["instrument"], tuple(Model(**model) for model in manifest["fleet"]))
+            line = Line(manifest["line"], tuple(Model(**model) for model in manifest["fleet"]))
             line.restore(arrays)
             line.watermark, line.n_learned, line.since = (manifest[k] for k in ("watermark", "n_learned", "since"))
             digest, predicted = line.digest(), line.predict(probes["x"])
             found = cls(
                 line, manifest["interval"], manifest["horizon"], manifest["offsets"], manifest["kind"],
                 manifest["parent"], manifest["snapshot"], probes["x"], manifest["logs"],
+                tuple((start, end) for start, end in manifest["without"]),
             )  # fmt: skip
         except ArtifactRefused:
             raise
@@ -143,11 +149,10 @@ class Checkpoint:
                 f"version file cannot be restored here ({type(error).__name__}: {error}); use another version"
             ) from error
         if not hmac.compare_digest(digest, str(manifest["digest"])):
-            raise ArtifactRefused(f"{line.instrument}: state does not have the recorded digest; use another version")
+            raise ArtifactRefused(f"{line.name}: state does not have the recorded digest; use another version")
         if not np.array_equal(predicted, probes["predicted"]) or not np.isfinite(predicted).all():
             raise ArtifactRefused(
-                f"{line.instrument}: probe vectors give other predictions here ({_libraries(manifest)}); "
-                "rebuild by replay"
+                f"{line.name}: probe vectors give other predictions here ({_libraries(manifest)}); rebuild by replay"
             )
         return found
 

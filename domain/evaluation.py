@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from domain import drift
 from domain.baselines import RING
 from domain.features import TARGETS
 from domain.tables import Flags, Floats, Ints
@@ -27,6 +28,7 @@ HALF_LIFE = 1_000
 _K = len(TARGETS)
 _DIRECTION = TARGETS.index("direction")
 _DECAY = 0.5 ** (1.0 / HALF_LIFE)
+_drift = drift.step
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class ScoreState:
         Times of the open questions; the last element counts all questions ever asked.
     asked : float64[RING, m, 3]
         The members' predictions for them.
+    drifts : float64[6, m, 3]
+        See ``domain.drift``.
     """
 
     counts: Floats
@@ -50,13 +54,14 @@ class ScoreState:
     recent: Floats
     asked_ts: Ints
     asked: Floats
+    drifts: Floats
 
     @classmethod
     def empty(cls, members: int) -> ScoreState:
         """Return the state before any answer."""
         return cls(
             np.zeros((members, _K)), np.zeros((members, _K)), np.zeros((2, members, _K)),
-            np.zeros(RING + 1, np.int64), np.zeros((RING, members, _K)),
+            np.zeros(RING + 1, np.int64), np.zeros((RING, members, _K)), drift.empty(members, _K),
         )  # fmt: skip
 
 
@@ -70,8 +75,18 @@ def loss_of(target: int, predicted: float, actual: float) -> float:
 
 
 @njit(cache=True)
+def _count(counts: Floats, losses: Floats, recent: Floats, drifts: Floats, m: int, k: int, loss: float) -> None:
+    if losses[m, k] > 0.0:  # who never erred has no mean to compare with
+        _drift(drifts[:, m, k], loss * counts[m, k] / losses[m, k])
+    counts[m, k] += 1.0
+    losses[m, k] += loss
+    recent[0, m, k] = _DECAY * recent[0, m, k] + (1.0 - _DECAY) * loss
+    recent[1, m, k] = _DECAY * recent[1, m, k] + (1.0 - _DECAY)
+
+
+@njit(cache=True)
 def _score(asks: Flags, ts: Ints, y: Floats, predicted: Floats, since: int, counts: Floats, losses: Floats,
-           recent: Floats, asked_ts: Ints, asked: Floats) -> None:  # fmt: skip
+           recent: Floats, asked_ts: Ints, asked: Floats, drifts: Floats) -> None:  # fmt: skip
     q = 0
     for i in range(len(asks)):
         if asks[i]:
@@ -94,10 +109,7 @@ def _score(asks: Flags, ts: Ints, y: Floats, predicted: Floats, since: int, coun
                     if np.isnan(y[i, k]) or np.isnan(asked[slot, m, k]):
                         continue
                     loss = loss_of(k, asked[slot, m, k], y[i, k])
-                    counts[m, k] += 1.0
-                    losses[m, k] += loss
-                    recent[0, m, k] = _DECAY * recent[0, m, k] + (1.0 - _DECAY) * loss
-                    recent[1, m, k] = _DECAY * recent[1, m, k] + (1.0 - _DECAY)
+                    _count(counts, losses, recent, drifts, m, k, loss)
             break
 
 
@@ -122,6 +134,7 @@ def score(state: ScoreState, tape: Tape, predicted: Floats, since: int) -> None:
         state.recent,
         state.asked_ts,
         state.asked,
+        state.drifts,
     )
 
 
@@ -131,7 +144,10 @@ def skill(loss: float, baseline: float) -> float | None:
 
 
 def summary(state: ScoreState, members: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return ``{target: {member: {"n", "loss", "recent_loss"}}}`` for every member that was scored."""
+    """Return ``{target: {member: {"n", "loss", "recent_loss", "drift", "drifts"}}}`` for every member that was scored.
+
+    ``drift`` is how near the member is to a drift, ``drifts`` how many there were: see ``domain.drift``.
+    """
     out: dict[str, dict[str, dict[str, float]]] = {}
     for k, target in enumerate(TARGETS):
         out[target] = {
@@ -139,6 +155,8 @@ def summary(state: ScoreState, members: tuple[str, ...]) -> dict[str, dict[str, 
                 "n": int(state.counts[m, k]),
                 "loss": float(state.losses[m, k] / state.counts[m, k]),
                 "recent_loss": float(state.recent[0, m, k] / state.recent[1, m, k]),
+                "drift": drift.level(state.drifts[:, m, k]),
+                "drifts": int(state.drifts[drift.COUNT, m, k]),
             }
             for m, member in enumerate(members)
             if state.counts[m, k] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from domain.evaluation import ScoreState
 from domain.features import TARGETS
 from domain.guards import GuardState
 from domain.learners import Learner, create
+from domain.lines import instrument_of
 from domain.tables import Floats
 from domain.tape import Tape
 
@@ -30,8 +32,8 @@ class Line:
 
     Parameters
     ----------
-    instrument
-        Which one.
+    name
+        The instrument's, or that of a later line: see ``domain.lines``.
     fleet
         The configured models; the first of each target is its champion.
 
@@ -45,8 +47,8 @@ class Line:
         Questions asked after this time are scored: the end of the training window, 0 before it.
     """
 
-    def __init__(self, instrument: str, fleet: tuple[Model, ...]) -> None:
-        self.instrument = instrument
+    def __init__(self, name: str, fleet: tuple[Model, ...]) -> None:
+        self.name = name
         self.fleet = fleet
         self.watermark = 0
         self.n_learned = 0
@@ -57,6 +59,11 @@ class Line:
         self._guard = GuardState.empty()
         self._baselines = BaselineState.empty()
         self._scores = ScoreState.empty(len(self.members))
+
+    @property
+    def instrument(self) -> str:
+        """What the line predicts."""
+        return instrument_of(self.name)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -100,7 +107,7 @@ class Line:
         evaluation.score(self._scores, tape, predicted, self.since)
         served = np.stack([predicted[:, m, k] for k, m in enumerate(self._champions)], axis=1)
         if not np.isfinite(served).all():
-            raise BadState(f"{self.instrument}: a champion predicts a non-finite value; restart from the last version")
+            raise BadState(f"{self.name}: a champion predicts a non-finite value; restart from the last version")
         self.n_learned += len(tape) - q
         self.watermark = until
         return served
@@ -120,9 +127,7 @@ class Line:
             learner.restore(self._learners[i].arrays())
         self._baselines.fix()
         fresh = ScoreState.empty(len(self.members))
-        self._scores = ScoreState(
-            fresh.counts, fresh.losses, fresh.recent, self._scores.asked_ts, self._scores.asked
-        )  # fmt: skip
+        self._scores = replace(fresh, asked_ts=self._scores.asked_ts, asked=self._scores.asked)
         self.since = self.watermark
 
     def scores(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -153,7 +158,7 @@ class Line:
         self._scores = ScoreState(**{k: np.array(v) for k, v in _below(arrays, "scores/").items()})
 
     def digest(self) -> str:
-        """Return a sha256 of all that was learned, equal for equal lines however they came about."""
+        """Return a sha256 of all that was learned: equal for equal lines, whatever their names and their history."""
         sha = hashlib.sha256(f"{self.instrument}|{self.watermark}|{self.n_learned}|{self.since}".encode())
         opaque = {f"model/{m.name}/{n}": d for m, lr in zip(self.fleet, self._learners, strict=True)
                   for n, d in lr.digests().items()}  # fmt: skip

@@ -30,6 +30,7 @@ from warehouse.heartbeats import Heartbeats
 from warehouse.keys import model_key
 from warehouse.leases import Leases
 from warehouse.registry import Registry
+from warehouse.roles import Roles
 
 if TYPE_CHECKING:
     from warehouse.lake import Lake
@@ -79,6 +80,11 @@ class Context:
     def leases(self) -> Leases:
         """The leases of the lines."""
         return Leases(self.control)
+
+    @property
+    def roles(self) -> Roles:
+        """Which line serves an instrument, and which one challenges it."""
+        return Roles(self.control)
 
     def open_lake(self, *, read_only: bool = False) -> Lake:
         """Open the lake; see ``Lake.open``."""

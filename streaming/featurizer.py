@@ -217,7 +217,7 @@ class Featurizer:
         # Not to be taken up by a later start: once the topics have grown again, it would look whole.
         remove(self._path(instrument))
         with self._context.open_lake(read_only=True) as lake:
-            watermark = safe_point(self._context.registry, lake, instrument, partition)
+            watermark = safe_point(self._context.registry, lake, self._context.roles.of(instrument), partition)
             start = watermark - lead(p.horizon, p.interval) * p.interval
             bars = read_table(lake, "bars", instrument, start, watermark)
             newest = newest_bar(lake, instrument, watermark)

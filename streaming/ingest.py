@@ -102,7 +102,9 @@ class Ingest:
                 return Resume(trade.ts_event, trade.trade_id)
             # A trade at the very nanosecond of a bar's end belongs to the bar after it.
             with self._context.open_lake(read_only=True) as lake:
-                return Resume(safe_point(self._context.registry, lake, instrument, partition) - 1)
+                return Resume(
+                    safe_point(self._context.registry, lake, self._context.roles.of(instrument), partition) - 1
+                )
         bar = newest_in_order(transport, clock, (BARS, partition), codec.bar, self._project.interval)
         ts, close = (bar.ts_event, bar.close) if bar else self._last_bar(instrument, partition)
         interval = self._project.interval
@@ -111,7 +113,7 @@ class Ingest:
 
     def _last_bar(self, instrument: str, partition: int) -> tuple[int, float]:
         with self._context.open_lake(read_only=True) as lake:
-            watermark = safe_point(self._context.registry, lake, instrument, partition)
+            watermark = safe_point(self._context.registry, lake, self._context.roles.of(instrument), partition)
             bars = read_table(lake, "bars", instrument, watermark - self._project.interval, watermark)
         return (int(bars.ts[-1]), float(bars.values[-1, CLOSE])) if len(bars) else (watermark, 0.0)
 

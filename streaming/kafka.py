@@ -155,7 +155,8 @@ class Reader:
 
     def mirror(self) -> None:
         """Commit the positions to the group, for lag tools only; nothing here reads them back."""
-        self._consumer.commit(offsets=self._partitions(), asynchronous=True)
+        if self.position:
+            self._consumer.commit(offsets=self._partitions(), asynchronous=True)
 
     def close(self) -> None:
         """Leave."""

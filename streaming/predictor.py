@@ -1,4 +1,7 @@
-"""The predictor: answers each vector with the newest version, and swaps versions between two records.
+"""The predictor: answers each vector with the newest version of the champion line, and swaps between two records.
+
+A version that a person holds serves instead, whatever is published. Who serves is looked up once a second and whenever
+a version is announced.
 
 Predictions go to their topic, to the HTTP API and to the event stream. Their ids are deterministic, so what a crash
 repeats adds nothing.
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
+from domain.checkpoint import Checkpoint
 from domain.errors import ArtifactRefused, BadRecord, BadState
 from domain.events import Prediction
 from domain.fleet import Line
@@ -23,9 +27,14 @@ from streaming.gate import Gate, newest_in_order, unconfirmed
 from streaming.seam import newest_good
 from streaming.serving import Board, Server
 from streaming.transport import Key, Records, find, values_between
+from warehouse.registry import Version
+from warehouse.roles import Cast
 
 LOOK_BACK = 256
 """Records looked at before the one that bisection found."""
+
+LOOK_S = 1.0
+"""Seconds between two looks at who serves: a rollback is to be felt at once, in a quiet market too."""
 
 
 @dataclass
@@ -34,6 +43,7 @@ class _Served:
 
     line: Line
     number: int
+    cast: Cast
     gate: Gate[VectorTable]
     answered: int
     already: frozenset[int]
@@ -61,10 +71,12 @@ class Predictor:
     def open(self) -> None:
         """Load each line's newest good version and continue after the newest prediction on the topic."""
         context, count = self._context, len(self._project.instruments)
+        self._looked = context.clock.monotonic()
+        casts = context.roles.all(self._project.instruments)
         logs = context.transport.ends([(t, p) for t in (FEATURES, MODEL_VERSIONS) for p in range(count)])
         start: dict[Key, int] = {}
         for partition, instrument in enumerate(self._project.instruments):
-            version, checkpoint = newest_good(context.registry, instrument, self.name)
+            version, checkpoint = self._chosen(casts[instrument])
             last = newest_in_order(
                 context.transport, context.clock, (PREDICTIONS, partition), codec.prediction, self._project.interval
             )
@@ -74,7 +86,9 @@ class Predictor:
             already = unconfirmed(
                 context.transport, context.clock, (PREDICTIONS, partition), codec.prediction, answered
             )
-            self._served[partition] = _Served(checkpoint.line, version.number, gate, answered, already)
+            self._served[partition] = _Served(
+                checkpoint.line, version.number, casts[instrument], gate, answered, already
+            )
             low, _ = logs[FEATURES, partition]
             start[FEATURES, partition] = self._resume(partition, answered, low)
             # What was announced before this moment is already loaded.
@@ -96,8 +110,7 @@ class Predictor:
                 table, _ = gate.admit(*codec.vectors(records, instrument, self._refuse), records)
                 self._answer(records.partition, instrument, table)
             handled += len(records.offsets)
-        for partition in {records.partition for records in batches if records.topic == MODEL_VERSIONS}:
-            self._refresh(partition)
+        self._refresh({records.partition for records in batches if records.topic == MODEL_VERSIONS})
         return handled
 
     def save(self) -> None:
@@ -116,6 +129,8 @@ class Predictor:
             ready=bool(self._served),
             detail={
                 "version": {names[p]: s.number for p, s in self._served.items()},
+                "line": {names[p]: s.line.name for p, s in self._served.items()},
+                "held": [names[p] for p, s in self._served.items() if s.cast.held is not None],
                 "predictions": self._count,
                 "dead_letters": self._dead.totals,
                 "repeated": sum(s.gate.repeated for s in self._served.values()),
@@ -184,12 +199,39 @@ class Predictor:
             for t, (change, direction, volatility) in zip(ts, predicted.tolist(), strict=True)
         ]
 
-    def _refresh(self, partition: int) -> None:
-        served = self._served[partition]
-        try:
-            version, checkpoint = newest_good(self._context.registry, served.line.instrument, self.name)
-        except ArtifactRefused as error:
-            self._log.error("keeping the version that serves", line=served.line.instrument, reason=str(error))
+    def _refresh(self, announced: set[int]) -> None:
+        """Serve what is to serve by now, where a version was announced or a second has passed."""
+        now = self._context.clock.monotonic()
+        if not announced and now - self._looked < LOOK_S:
             return
-        if version.number > served.number:
-            served.line, served.number = checkpoint.line, version.number
+        self._looked = now
+        casts = self._context.roles.all(self._project.instruments)
+        for partition, instrument in enumerate(self._project.instruments):
+            served, cast = self._served[partition], casts[instrument]
+            if partition in announced or cast.id != served.cast.id:
+                self._swap(served, cast)
+
+    def _swap(self, served: _Served, cast: Cast) -> None:
+        registry, decided = self._context.registry, cast.id != served.cast.id
+        served.cast = cast
+        if not decided:
+            newest = registry.newest(cast.champion)
+            if cast.held is not None or (newest is not None and newest.number == served.number):
+                return
+        try:
+            version, checkpoint = self._chosen(cast)
+        except ArtifactRefused as error:
+            self._log.error("keeping the version that serves", line=cast.champion, reason=str(error))
+            return
+        if not decided and version.line == served.line.name and version.number <= served.number:
+            return  # what is newer does not load
+        if decided and version.number != served.number:
+            words = {"action": cast.action, "reason": cast.reason, "was": served.number}
+            self._log.info("serving by decision", line=version.line, version=version.number, **words)
+        served.line, served.number = checkpoint.line, version.number
+
+    def _chosen(self, cast: Cast) -> tuple[Version, Checkpoint]:
+        """Return the version that is to serve; where a held one does not load, the newest good one before it."""
+        registry = self._context.registry
+        first = None if cast.held is None else registry.find(cast.instrument, cast.held)
+        return newest_good(registry, cast.champion if first is None else first.line, self.name, first)

@@ -11,6 +11,7 @@ from domain.checkpoint import Checkpoint
 from domain.errors import ArtifactRefused, BadState, UsageError
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
 from warehouse.registry import Registry, Version
+from warehouse.roles import Cast
 
 if TYPE_CHECKING:
     from warehouse.lake import Lake
@@ -38,8 +39,12 @@ def seam_of(registry: Registry, line: str) -> int:
     raise ArtifactRefused(_none_loads(line, refused))
 
 
-def safe_point(registry: Registry, lake: Lake, line: str, partition: int) -> int:
-    """Return the time (ns) up to which nothing of a line needs to be made again: landed in the lake, and learned.
+def safe_point(registry: Registry, lake: Lake, cast: Cast, partition: int) -> int:
+    """Return the time (ns) up to which nothing of an instrument needs to be made again: landed, and learned.
+
+    Parameters
+    ----------
+    cast : names the lines that learn
 
     Where a topic was lost, or the featurizer's state, its work is taken up here: what it makes again, its readers drop,
     and nothing that one of them still lacks is left out.
@@ -51,19 +56,20 @@ def safe_point(registry: Registry, lake: Lake, line: str, partition: int) -> int
     """
     from warehouse.landing import all_landed
 
-    seam, landed = seam_of(registry, line), all_landed(lake)
+    seam, landed = seam_of(registry, cast.instrument), all_landed(lake)
     marks = [landed.get((topic, partition)) for topic in (BARS, FEATURES, FEATURES_WITH_TARGET)]
     # Not by its manifest: the trainer goes on from the newest version that loads.
-    learned = newest_good(registry, line, "safe point")[0].watermark
-    return max(seam, min(learned, *(seam if mark is None else mark.last_ts for mark in marks)))
+    learned = (newest_good(registry, line, "safe point")[0].watermark for line in cast.lines)
+    return max(seam, min(*learned, *(seam if mark is None else mark.last_ts for mark in marks)))
 
 
-def newest_good(registry: Registry, line: str, by: str) -> tuple[Version, Checkpoint]:
+def newest_good(registry: Registry, line: str, by: str, first: Version | None = None) -> tuple[Version, Checkpoint]:
     """Return the newest version that loads; what was refused on the way to it is logged and recorded.
 
     Parameters
     ----------
     by : the service that asks
+    first : tried first, and then those before it; None means the line's newest
 
     Raises
     ------
@@ -73,7 +79,7 @@ def newest_good(registry: Registry, line: str, by: str) -> tuple[Version, Checkp
         When none of its versions loads.
     """
     refused: dict[int, str] = {}
-    for version in _newest_first(registry, line):
+    for version in _newest_first(registry, line, first):
         try:
             checkpoint = registry.open(version)
         except ArtifactRefused as error:
@@ -85,8 +91,8 @@ def newest_good(registry: Registry, line: str, by: str) -> tuple[Version, Checkp
     raise ArtifactRefused(_none_loads(line, refused))
 
 
-def _newest_first(registry: Registry, line: str) -> Iterator[Version]:
-    version = registry.newest(line)
+def _newest_first(registry: Registry, line: str, first: Version | None = None) -> Iterator[Version]:
+    version = first or registry.newest(line)
     if version is None:
         raise UsageError(f"{line} has no model yet; run 'tidemill up' or materialize asset initial_model first")
     while version is not None:

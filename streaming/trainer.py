@@ -2,21 +2,26 @@
 
 A version holds the whole line with the offsets it stands at, as one value. A restart loads the newest one that is
 good, seeks to its offsets and drops what the line has already followed, so nothing is learned twice or skipped.
+
+One trainer learns the lines that serve, another one, service ``challenger``, those that challenge them: however far
+those are behind, and whatever becomes of them, the model that serves is not kept waiting. When a challenger is
+promoted the two exchange their lines while they run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import structlog
 
 from domain.checkpoint import PROBES, Checkpoint
-from domain.errors import BadRecord
+from domain.errors import BadRecord, Unavailable
 from domain.events import Announcement
 from domain.fleet import Line
 from domain.tables import ExampleTable, VectorTable
-from domain.tape import merge, ready_until
+from domain.tape import merge
 from domain.topics import FEATURES, FEATURES_WITH_TARGET, MODEL_VERSIONS
 from streaming import codec
 from streaming.app import Context, Pulse
@@ -25,8 +30,8 @@ from streaming.gate import Gate
 from streaming.inbox import Inbox
 from streaming.joint import Joint
 from streaming.seam import newest_good
+from streaming.station import Station
 from streaming.transport import Key, Logs, Records
-from warehouse.leases import Lease
 from warehouse.registry import VersionInfo
 from warehouse.retention import Retention
 
@@ -34,35 +39,32 @@ LEASE_S = 15.0
 STRIDE = 2_000
 """Answers learned between two looks at the clock: River learns this many in about a tenth of a second."""
 
+LOOK_S = 1.0
+"""Seconds between two looks at who plays which part: a promotion is to be felt at once."""
 
-@dataclass
-class _Station:
-    """One line on its way: its models, what waits for its turn, and what was published last."""
+Part = Literal["champion", "challenger"]
 
-    line: Line
-    lease: Lease
-    version: int
-    vectors: Inbox[VectorTable]
-    examples: Inbox[ExampleTable]
-    asks: Gate[VectorTable]
-    answers: Gate[ExampleTable]
-    snapshot: int | None
-    published_n: int
-    published_at: float
+SERVICES: dict[Part, str] = {"champion": "trainer", "challenger": "challenger"}
+"""The service that learns the lines of each part."""
 
 
 class Trainer:
-    """Consumes ``features`` and ``features_with_target``, publishes versions and announces them."""
+    """Consumes ``features`` and ``features_with_target``, publishes versions and announces them.
 
-    name = "trainer"
+    Parameters
+    ----------
+    part : whose lines it learns
+    """
+
     finished = False
 
-    def __init__(self, context: Context) -> None:
-        self._context, self._project = context, context.project
-        self._stations: dict[int, _Station] = {}
+    def __init__(self, context: Context, part: Part = "champion") -> None:
+        self._context, self._project, self._part = context, context.project, part
+        self.name = SERVICES[part]
+        self._stations: dict[int, Station] = {}
+        self._waiting: set[str] = set()
         self._log = structlog.get_logger().bind(service=self.name)
         self._retention = Retention(context.control, context.places.models)
-        self._probes = {p: np.empty((0, 16)) for p in range(len(self._project.instruments))}
 
     def open(self) -> None:
         """Take the lease of each line, load its newest good version and seek to where it stands."""
@@ -70,23 +72,9 @@ class Trainer:
         count = len(self._project.instruments)
         self._logs = Logs(context.transport, context.clock, (FEATURES, FEATURES_WITH_TARGET), count)
         start: dict[Key, int] = {}
-        for partition, instrument in enumerate(self._project.instruments):
-            lease = context.leases.acquire(instrument, context.owner, LEASE_S)
-            version, checkpoint = newest_good(context.registry, instrument, self.name)
-            line = checkpoint.line
-            for topic in (FEATURES, FEATURES_WITH_TARGET):
-                start[topic, partition] = self._resume((topic, partition), instrument, checkpoint)
-            joints = [self._joint((topic, partition), line, start) for topic in (FEATURES, FEATURES_WITH_TARGET)]
-            asks: Gate[VectorTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[0])
-            answers: Gate[ExampleTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[1])
-            self._stations[partition] = _Station(
-                line, lease, version.number, Inbox.of_vectors().start_at(start[FEATURES, partition]),
-                Inbox.of_examples().start_at(start[FEATURES_WITH_TARGET, partition]), asks, answers,
-                checkpoint.snapshot, line.n_learned, context.clock.monotonic(),
-            )  # fmt: skip
-            self._probes[partition] = checkpoint.probes
-            self._log.info("line loaded", line=instrument, version=version.number, n_learned=line.n_learned)
-        self._held = context.clock.monotonic()
+        for partition, line in self._wanted().items():
+            start |= self._take(partition, line)
+        self._held = self._looked = context.clock.monotonic()
         self._reader = context.transport.reader(self.name, start)
         self._writer = context.transport.writer(linger_ms=0)
         self._dead = DeadLetters(self.name, context.control, self._writer)
@@ -94,7 +82,8 @@ class Trainer:
     def work(self, wait_s: float) -> int:
         """Take in what has arrived and follow each line as far as its tape is complete."""
         handled = 0
-        behind = any(self._behind(station) for station in self._stations.values())
+        self._recast()
+        behind = any(station.behind for station in self._stations.values())
         for records in self._reader.poll(0.0 if behind else wait_s):
             station = self._stations[records.partition]
             instrument = self._project.instruments[records.partition]
@@ -125,19 +114,19 @@ class Trainer:
 
     def pulse(self) -> Pulse:
         """Say where the trainer stands."""
-        lines = {self._project.instruments[p]: s for p, s in self._stations.items()}
+        lines = {s.line.instrument: s for s in self._stations.values()}
         return Pulse(
             position={f"{t}/{p}": offset for (t, p), offset in self._reader.position.items()},
             progress=sum(s.line.n_learned for s in lines.values()),
             lag=self._lag(),
-            ready=bool(lines),
+            ready=bool(lines) or self._part == "challenger",
             detail={
                 "version": {name: s.version for name, s in lines.items()},
                 "n_learned": sum(s.line.n_learned for s in lines.values()),
                 "watermark": max((s.line.watermark for s in lines.values()), default=0),
                 "dead_letters": self._dead.totals,
                 "repeated": sum(s.asks.repeated + s.answers.repeated for s in lines.values()),
-                "skill": {name: _skill(s.line) for name, s in lines.items()},
+                "skill": {name: s.skill for name, s in lines.items()},
             },
         )
 
@@ -153,7 +142,70 @@ class Trainer:
         finally:
             self._reader.close()
 
-    def _resume(self, key: Key, instrument: str, checkpoint: Checkpoint) -> int:
+    def _wanted(self) -> dict[int, str]:
+        """Return the lines that play our part now, by partition."""
+        names = self._project.instruments
+        casts = self._context.roles.all(names)
+        parts = {p: getattr(casts[name], self._part) for p, name in enumerate(names)}
+        return {p: line for p, line in parts.items() if line is not None}
+
+    def _recast(self) -> None:
+        """Now and then give up lines that play our part no longer, and take those that do and are free."""
+        now = self._context.clock.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        wanted = self._wanted()
+        given = [p for p, station in self._stations.items() if wanted.get(p) != station.line.name]
+        for partition in given:
+            self._give(partition)
+        start: dict[Key, int] = {}
+        for partition, line in wanted.items():
+            if partition in self._stations:
+                continue
+            self._logs.measure()
+            try:
+                start |= self._take(partition, line)
+            except Unavailable as error:  # the other trainer still has it: it gives it up at its next look
+                if line not in self._waiting:
+                    self._log.info("waiting for a line", line=line, reason=str(error))
+                self._waiting.add(line)
+            else:
+                self._waiting.discard(line)
+        if given or start:
+            going_on = {key: at for key, at in self._reader.position.items() if key[1] in self._stations}
+            self._reader.close()
+            self._reader = self._context.transport.reader(self.name, going_on | start)
+
+    def _take(self, partition: int, name: str) -> dict[Key, int]:
+        """Take a line's lease and load it; return where its input is to be read on from."""
+        context, start = self._context, dict[Key, int]()
+        owner = context.owner if self._part == "champion" else f"{context.owner}:{self.name}"
+        lease = context.leases.acquire(name, owner, LEASE_S)
+        version, checkpoint = newest_good(context.registry, name, self.name)
+        line = checkpoint.line
+        for topic in (FEATURES, FEATURES_WITH_TARGET):
+            start[topic, partition] = self._resume((topic, partition), name, checkpoint)
+        joints = [self._joint((topic, partition), line, start) for topic in (FEATURES, FEATURES_WITH_TARGET)]
+        asks: Gate[VectorTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[0])
+        answers: Gate[ExampleTable] = Gate(line.watermark, self._project.interval, self._refuse, joints[1])
+        self._stations[partition] = Station(
+            line, lease, version.number, Inbox.of_vectors().start_at(start[FEATURES, partition]),
+            Inbox.of_examples().start_at(start[FEATURES_WITH_TARGET, partition]), asks, answers,
+            checkpoint, checkpoint.probes, line.n_learned, context.clock.monotonic(),
+        )  # fmt: skip
+        self._log.info("line loaded", line=name, version=version.number, n_learned=line.n_learned)
+        return start
+
+    def _give(self, partition: int) -> None:
+        """Publish what a line has learned, and leave it to whoever plays its new part."""
+        station = self._stations[partition]
+        self._publish(partition, station)
+        self._context.leases.release(station.lease)
+        del self._stations[partition]
+        self._log.info("line given up", line=station.line.name, version=station.version)
+
+    def _resume(self, key: Key, line: str, checkpoint: Checkpoint) -> int:
         """Return where to read on; where the offset is of another log, its start: the watermark drops what is old."""
         topic, partition = key
         offset, watermark = checkpoint.offsets.get(f"{topic}/{partition}"), checkpoint.line.watermark
@@ -161,7 +213,7 @@ class Trainer:
             key, offset, checkpoint.logs.get(topic), lambda value: codec.is_followed(value, watermark)
         )
         if why:
-            self._log.error("resuming by watermark", line=instrument, topic=topic, offset=start, reason=why)
+            self._log.error("resuming by watermark", line=line, topic=topic, offset=start, reason=why)
         return start
 
     def _refuse(self, records: Records, i: int, error: BadRecord) -> None:
@@ -183,16 +235,12 @@ class Trainer:
         lag = self._reader.lag()
         if lag is None:
             return None
-        return lag + sum(len(s.examples.table) for s in self._stations.values() if self._behind(s))
+        return lag + sum(len(s.examples.table) for s in self._stations.values() if s.behind)
 
-    def _behind(self, station: _Station) -> bool:
-        until = ready_until(station.vectors.table, station.examples.table)
-        return until is not None and until > station.line.watermark
-
-    def _follow(self, partition: int, station: _Station) -> int:
+    def _follow(self, partition: int, station: Station) -> int:
         """Advance a line by at most ``STRIDE`` answers, stopping where a version is due by count."""
-        until = ready_until(station.vectors.table, station.examples.table)
-        if until is None or until <= station.line.watermark:
+        until = station.ready_until
+        if until is None:
             return 0
         line, due = station.line, self._project.publish.examples
         room = min(STRIDE, due - (line.n_learned - station.published_n))
@@ -202,12 +250,12 @@ class Trainer:
             until = min(until, int(available[room - 1]))
         tape = merge(station.vectors.take(until), station.examples.take(until))
         line.advance(tape, until)
-        self._probes[partition] = np.concatenate([self._probes[partition], tape.x[tape.asks]])[-PROBES:]
+        station.probes = np.concatenate([station.probes, tape.x[tape.asks]])[-PROBES:]
         if line.n_learned - station.published_n >= due:
             self._publish(partition, station)
         return len(tape)
 
-    def _publish(self, partition: int, station: _Station) -> None:
+    def _publish(self, partition: int, station: Station) -> None:
         line = station.line
         if line.n_learned == station.published_n:
             return
@@ -217,32 +265,25 @@ class Trainer:
             f"{FEATURES}/{partition}": station.vectors.next_offset,
             f"{FEATURES_WITH_TARGET}/{partition}": station.examples.next_offset,
         }
-        checkpoint = Checkpoint(
-            line, self._project.interval, self._project.horizon, offsets, "update", station.version, station.snapshot,
-            self._probes[partition], self._logs.identities,
+        checkpoint = replace(
+            station.base, line=line, offsets=offsets, kind="update", parent=station.version, probes=station.probes,
+            logs=self._logs.identities,
         )  # fmt: skip
         info = VersionInfo(
             parent=station.version,
             kind="update",
             watermark=line.watermark,
             n_learned=line.n_learned,
-            snapshot=station.snapshot,
+            snapshot=station.base.snapshot,
             offsets=offsets,
+            logs=checkpoint.logs,
+            without=checkpoint.without,
             digest=line.digest(),
             metrics=line.scores(),
         )
         registry = self._context.registry
-        version = registry.publish(line.instrument, registry.seal(checkpoint), info, station.lease)
+        version = registry.publish(line.name, registry.seal(checkpoint), info, station.lease)
         station.version, station.published_n = version.number, line.n_learned
         station.published_at = self._context.clock.monotonic()
-        news = Announcement(line.instrument, version.number, line.watermark, line.n_learned)
+        news = Announcement(line.name, version.number, line.watermark, line.n_learned)
         self._writer.send(MODEL_VERSIONS, partition, line.instrument, [codec.encode(news)])
-
-
-def _skill(line: Line) -> float | None:
-    """Return the recent skill of the volatility champion over the calibrated average, for people to look at."""
-    scores = line.scores()["volatility"]
-    champion, baseline = scores.get(line.champions["volatility"]), scores.get("ewma")
-    if not champion or not baseline or not baseline["recent_loss"]:
-        return None
-    return round(1.0 - champion["recent_loss"] / baseline["recent_loss"], 4)

@@ -116,8 +116,13 @@ class Logs:
     def __init__(self, transport: Transport, clock: Clock, topics: Iterable[str], partitions: int) -> None:
         self._transport, self._clock = transport, clock
         self.identities = transport.identities(topics)
-        self._ends = transport.ends([(topic, p) for topic in self.identities for p in range(partitions)])
+        self._keys = [(topic, p) for topic in self.identities for p in range(partitions)]
         self._looked = clock.monotonic()
+        self.measure()
+
+    def measure(self) -> None:
+        """Look where the logs begin and end by now."""
+        self._ends = self._transport.ends(self._keys)
 
     def low(self, key: Key) -> int:
         """Return the first offset that the log still has."""

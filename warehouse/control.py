@@ -21,7 +21,7 @@ from warehouse.engines import Pace, engine_of
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = sa.MetaData()
 
@@ -66,6 +66,8 @@ versions = sa.Table(
     sa.Column("n_learned", sa.BigInteger, nullable=False),
     sa.Column("snapshot", sa.BigInteger),
     sa.Column("offsets", sa.JSON, nullable=False),
+    sa.Column("logs", sa.JSON, nullable=False),
+    sa.Column("without", sa.JSON, nullable=False),
     sa.Column("digest", sa.String(128), nullable=False),
     sa.Column("metrics", sa.JSON, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
@@ -89,13 +91,18 @@ refusals = sa.Table(
     sa.Index("refusals_by_id", "id"),
 )
 
-aliases = sa.Table(
-    "aliases",
+roles = sa.Table(
+    "roles",
     metadata,
-    sa.Column("line", sa.String(128), primary_key=True),
-    sa.Column("alias", sa.String(64), primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("updated_at", sa.Double, nullable=False),
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),  # increasing in commit order
+    sa.Column("instrument", sa.String(128), nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("champion", sa.String(128), nullable=False),  # a line
+    sa.Column("challenger", sa.String(128)),  # a line
+    sa.Column("held", sa.BigInteger),  # number of a version
+    sa.Column("reason", sa.String(1024), nullable=False),
+    sa.Column("decided_at", sa.Double, nullable=False),
+    sa.Index("roles_by_instrument", "instrument", "id"),
 )
 
 pins = sa.Table(
@@ -298,5 +305,5 @@ def _create(connection: sa.Connection) -> None:
     if _schema(connection) is None:
         metadata.create_all(connection)
         connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
-        for name in ("versions", "refusals"):
+        for name in ("versions", "refusals", "roles"):
             connection.execute(sa.insert(counters).values(name=name, value=0))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from domain.errors import ArtifactRefused, BadState, Unavailable
-from warehouse.control import Control, aliases, database_now, next_id, refusals, upsert, versions
+from domain.lines import Kind, instrument_of
+from warehouse.control import Control, database_now, next_id, refusals, versions
 from warehouse.files import settle, stage
 from warehouse.leases import Lease, guard
 from warehouse.refusals import Refusals
+from warehouse.roles import of_instrument
 
 if TYPE_CHECKING:
     from domain.checkpoint import Checkpoint  # sensors read rows only, and must not wait for learners to be imported
@@ -28,23 +30,27 @@ class VersionInfo:
 
     Attributes
     ----------
-    kind : ``initial`` was trained from history, ``update`` learned from the stream
+    kind : how it came about
     parent : number of the version it grew from
     watermark : availability time of the newest example learned, ns
     n_learned : examples learned in all
     snapshot : of the lake it was trained from
     offsets : topic/partition -> next offset to learn from
+    logs : topic -> identity of the log that its offsets belong to
+    without : ``((from, until), ...)``, ns: windows of which nothing was learned
     digest : of the model's state
     metrics : for people and plots; what is not finite is stored as null
     """
 
-    kind: Literal["initial", "update"]
+    kind: Kind
     watermark: int
     n_learned: int
     digest: str
     parent: int | None = None
     snapshot: int | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)
+    logs: Mapping[str, str] = field(default_factory=dict)
+    without: Sequence[Sequence[int]] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -55,7 +61,7 @@ class Version(VersionInfo):
     Attributes
     ----------
     id : grows with each publication on any line, in commit order: a cursor
-    number : 1, 2, 3 ... on its line
+    number : grows with each publication on any line of the instrument
     created_at : unix seconds, the database's clock
     sha256, size : of the artifact, bytes
     path : of the artifact
@@ -144,7 +150,9 @@ class Registry:
             if self._is_whole(version := self._version(row_again)):
                 return version
         row_id = next_id(connection, "versions")
-        number = 1 + (connection.execute(_newest_number(line)).scalar_one_or_none() or 0)
+        # One count an instrument, not one a line: a number says which version served, whichever line it is of.
+        newest = sa.select(sa.func.max(versions.c.number)).where(of_instrument(versions.c.line, instrument_of(line)))
+        number = 1 + (connection.execute(newest).scalar_one() or 0)
         # The epoch is in the name: a trainer that slept through the loss of its database connection, and of the lock
         # with it, renames its file to a name that no newer holder of the lease can have published.
         path = folder_of(self._root, line) / f"{number}-{lease.epoch}.safetensors"
@@ -169,6 +177,16 @@ class Registry:
     def get(self, line: str, number: int) -> Version | None:
         """Return the line's version of this number, None when there is none."""
         return self._one(sa.select(versions).where(versions.c.number == number), line)
+
+    def find(self, instrument: str, number: int) -> Version | None:
+        """Return the version of this number, whichever line of the instrument it is of, None when there is none."""
+        of = of_instrument(versions.c.line, instrument)
+        return self._first(sa.select(versions).where(of, versions.c.number == number))
+
+    def before_time(self, line: str, watermark: int) -> Version | None:
+        """Return the line's newest version that has followed nothing after this time (ns), None when there is none."""
+        older = sa.select(versions).where(versions.c.watermark <= watermark).order_by(versions.c.number.desc()).limit(1)
+        return self._one(older, line)
 
     def before(self, version: Version) -> Version | None:
         """Return the newest version older than this one, None when there is none."""
@@ -233,38 +251,6 @@ class Registry:
         query = sa.select(sa.func.count()).select_from(versions).where(versions.c.line == line)
         return int(self._control.read(lambda c: c.execute(query).scalar_one()))
 
-    def alias(self, line: str, name: str) -> int | None:
-        """Return the number that an alias such as ``champion`` stands for, None when it is not set."""
-        query = sa.select(aliases.c.number).where(aliases.c.line == line, aliases.c.alias == name)
-        return self._control.read(lambda c: c.execute(query).scalar_one_or_none())
-
-    def set_alias(self, line: str, name: str, number: int, *, expected: int | None) -> bool:
-        """Point an alias at a version if it stands for ``expected`` now (None: is not set); return whether it did.
-
-        Raises
-        ------
-        BadState
-            When the line has no version of this number.
-        """
-        key = {"line": line, "alias": name}
-
-        def work(connection: sa.Connection) -> bool:
-            # Locks the version against pruning and, with it, the alias against another swap to or from it.
-            wanted = sa.select(versions.c.number).where(versions.c.line == line, versions.c.number == number)
-            if connection.execute(wanted.with_for_update()).one_or_none() is None:
-                raise BadState(f"{line} has no version {number}; it cannot be called {name}")
-            values = {"number": number, "updated_at": database_now()}
-            if expected is None:
-                held = sa.select(aliases.c.number).where(aliases.c.line == line, aliases.c.alias == name)
-                if connection.execute(held).one_or_none() is not None:
-                    return False
-                upsert(connection, aliases, key, values)
-                return True
-            same = sa.and_(aliases.c.line == line, aliases.c.alias == name, aliases.c.number == expected)
-            return bool(connection.execute(sa.update(aliases).where(same).values(**values)).rowcount)
-
-        return self._control.write(work)
-
     def _described(self, version: Version, payload: bytes) -> dict[str, Any]:
         """Return the artifact's manifest if it says of itself what the row says of it.
 
@@ -273,7 +259,7 @@ class Registry:
         from domain.checkpoint import read_manifest
 
         manifest = read_manifest(payload, self._signing_key())
-        said = {"instrument": version.line, **{f.name: getattr(version, f.name) for f in fields(VersionInfo)}}
+        said = {"line": version.line, **{f.name: getattr(version, f.name) for f in fields(VersionInfo)}}
         differ = [name for name, value in said.items() if name != "metrics" and manifest.get(name) != value]
         if differ:
             raise ArtifactRefused(
@@ -295,7 +281,10 @@ class Registry:
         return self._key
 
     def _one(self, query: sa.Select[Any], line: str) -> Version | None:
-        row = self._control.read(lambda c: c.execute(query.where(versions.c.line == line)).mappings().one_or_none())
+        return self._first(query.where(versions.c.line == line))
+
+    def _first(self, query: sa.Select[Any]) -> Version | None:
+        row = self._control.read(lambda c: c.execute(query).mappings().one_or_none())
         return None if row is None else self._version(row)
 
     def _version(self, row: sa.RowMapping) -> Version:

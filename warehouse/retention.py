@@ -1,7 +1,7 @@
 """Retention in the registry: old versions go, row first and file second, and with them what killed processes left.
 
-What may go is decided in ``domain.retention``; here is what must not: the newest versions, initial and named ones,
-those that a service says it serves, and those that hold a pin.
+What may go is decided in ``domain.retention``; here is what must not: the newest versions, those that a line begins
+with, held ones, those that a service says it serves, and those that hold a pin.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from domain.lines import instrument_of
 from domain.retention import HOUR_S, Age, expired
-from warehouse.control import Control, aliases, database_now, heartbeats, pins, refusals, versions
+from warehouse.control import Control, database_now, heartbeats, pins, refusals, versions
 from warehouse.leases import Lease, guard
 from warehouse.registry import folder_of
+from warehouse.roles import held_numbers
 
 FALLBACKS = 10
 """Newest versions that stay at any age: when the newest does not load after a long pause, one of these does."""
@@ -76,12 +78,12 @@ def prune(control: Control, root: Path, line: str) -> list[int]:
         old = sa.and_(versions.c.line == line, versions.c.created_at < now - HOUR_S)
         rows = {row.number: row for row in connection.execute(sa.select(*columns).where(old))}
         ages = [Age(number, row.created_at) for number, row in rows.items()]
-        initial = {number for number, row in rows.items() if row.kind == "initial"}
-        first = sorted(expired(ages, initial | _protected(connection, line), now))[:AT_ONCE]
-        # Locked, and asked once more what protects them: from here on no alias can be set to one of them.
-        of_line = sa.and_(versions.c.line == line, versions.c.number.in_(first))
+        first_of_lines = {number for number, row in rows.items() if row.kind != "update"}
+        chosen = sorted(expired(ages, first_of_lines | _protected(connection, line), now))[:AT_ONCE]
+        # Locked, and asked once more what protects them: from here on no decision can hold one of them.
+        of_line = sa.and_(versions.c.line == line, versions.c.number.in_(chosen))
         connection.execute(sa.select(versions.c.number).where(of_line).with_for_update()).all()
-        gone = sorted(set(first) - _protected(connection, line))
+        gone = sorted(set(chosen) - _protected(connection, line))
         for table in (refusals, versions):
             connection.execute(sa.delete(table).where(table.c.line == line, table.c.number.in_(gone)))
         return [(number, rows[number].path) for number in gone]
@@ -122,12 +124,11 @@ def sweep(control: Control, root: Path, lease: Lease) -> list[Path]:
 def _protected(connection: sa.Connection, line: str) -> set[int]:
     of_line = versions.c.line == line
     newest = sa.select(versions.c.number).where(of_line).order_by(versions.c.number.desc()).limit(FALLBACKS)
-    named = sa.select(aliases.c.number).where(aliases.c.line == line)
-    protected = {number for query in (newest, named) for number in connection.execute(query).scalars()}
+    protected = set(connection.execute(newest).scalars()) | held_numbers(connection, instrument_of(line))
     for detail in connection.execute(sa.select(heartbeats.c.detail)).scalars():
         served = detail.get("version")
-        if isinstance(served, dict) and isinstance(served.get(line), int):
-            protected.add(served[line])
+        if isinstance(served, dict) and isinstance(served.get(instrument_of(line)), int):
+            protected.add(served[instrument_of(line)])
     prefix = holder_of(line, 0).removesuffix("0")
     held = sa.and_(sa.or_(pins.c.until.is_(None), pins.c.until > database_now()), pins.c.holder.startswith(prefix))
     for holder in connection.execute(sa.select(pins.c.holder).where(held)).scalars():

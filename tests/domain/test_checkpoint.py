@@ -203,7 +203,7 @@ def test_a_header_that_means_the_same_but_is_spelled_otherwise_is_refused():
         {"watermark": 1},
         {"n_learned": 1},
         {"since": 1},
-        {"instrument": "a:C"},
+        {"line": "a:C"},
         {"targets": []},
         {"libraries": {}},
         {"fleet": [m.model_dump(mode="json") | ({"forgetting": 0.95} if m is RLS else {}) for m in FLEET]},
@@ -248,7 +248,7 @@ def test_a_version_of_another_format_or_feature_set_is_refused_with_what_to_do(c
         Checkpoint.from_bytes(forged(change, sign=KEY), KEY)
 
 
-@pytest.mark.parametrize("change", [{"fleet": [{"name": "x"}]}, {"fleet": 5}, {"instrument": None}, {"watermark": "x"}])
+@pytest.mark.parametrize("change", [{"fleet": [{"name": "x"}]}, {"fleet": 5}, {"line": None}, {"watermark": "x"}])
 def test_a_manifest_that_makes_no_sense_is_refused_even_when_sealed(change):
     with pytest.raises(ArtifactRefused):
         Checkpoint.from_bytes(forged(change, sign=KEY), KEY)

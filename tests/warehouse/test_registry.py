@@ -150,16 +150,17 @@ def test_a_cursor_sees_every_version_of_every_line_once(registry, lease, control
     assert seen == made
 
 
-def test_an_alias_moves_only_from_where_it_was_expected(registry, lease):
-    grow(registry, lease, 3)
-    assert registry.alias(LINE, "champion") is None
-    assert registry.set_alias(LINE, "champion", 1, expected=None)
-    assert not registry.set_alias(LINE, "champion", 2, expected=None)
-    assert not registry.set_alias(LINE, "champion", 3, expected=2)
-    assert registry.set_alias(LINE, "champion", 2, expected=1)
-    assert registry.alias(LINE, "champion") == 2
-    with pytest.raises(BadState, match="no version 9"):
-        registry.set_alias(LINE, "champion", 9, expected=2)
+def test_the_lines_of_an_instrument_share_one_count_of_versions(registry, lease, control):
+    later = Leases(control).acquire(f"{LINE}@2", "trainer", 60)
+    other = Leases(control).acquire(f"{LINE}2", "trainer", 60)
+    made = [*grow(registry, lease, 2), *grow(registry, later, 2), *grow(registry, lease, 1), *grow(registry, other, 1)]
+    assert [(v.line, v.number) for v in made] == [
+        (LINE, 1), (LINE, 2), (f"{LINE}@2", 3), (f"{LINE}@2", 4), (LINE, 5), (f"{LINE}2", 1),
+    ]  # fmt: skip
+    assert registry.newest(LINE).number == 5
+    assert registry.before(registry.newest(LINE)).number == 2, "a line's own, not its sister's"
+    assert registry.find(LINE, 4) == made[3]
+    assert registry.find(LINE, 9) is None
 
 
 def test_the_file_has_its_name_durably_before_the_row_is_committed(registry, lease, control, monkeypatch):

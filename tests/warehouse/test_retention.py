@@ -15,6 +15,7 @@ from warehouse.heartbeats import Heartbeats
 from warehouse.leases import Leases
 from warehouse.registry import VersionInfo
 from warehouse.retention import FALLBACKS, PRUNE_S, SWEEP_S, Retention, holder_of, prune, sweep
+from warehouse.roles import Roles
 
 LINE, OTHER = "simulated:BTC-USD", "simulated:BTC-USD2"
 INFO = VersionInfo(kind="update", watermark=9, n_learned=5, digest="d")
@@ -50,9 +51,9 @@ def test_what_is_younger_than_an_hour_stays(registry, lease, control, places):
     assert prune(control, places.models, LINE) == []
 
 
-def test_what_is_named_served_or_pinned_stays(registry, lease, control, places):
+def test_what_is_held_served_or_pinned_stays(registry, lease, control, places):
     grow(registry, lease, 30)
-    assert registry.set_alias(LINE, "champion", 3, expected=None)
+    Roles(control).hold(LINE, 3, "better")
     now = time.time()
     beat = Beat("predictor", "a", 1, "running", 0, {}, 1, now, 0, ready=True, beat_at=now, started_at=now)
     assert Heartbeats(control).beat(replace(beat, detail={"version": {LINE: 5, OTHER: 6}}))
@@ -92,7 +93,8 @@ def test_many_go_in_bounded_steps_and_protected_ones_at_the_front_stop_nothing(
     monkeypatch.setattr(retention, "AT_ONCE", 7)
     grow(registry, lease, 40)
     for number in range(1, 10):
-        assert registry.set_alias(LINE, f"kept-{number}", number, expected=None)
+        key = {"holder": holder_of(LINE, number), "snapshot": 1}
+        control.write(lambda c, key=key: upsert(c, pins, key, {"until": None}))
     assert prune(control, places.models, LINE) == list(range(10, 17))
     while prune(control, places.models, LINE):
         pass
