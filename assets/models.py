@@ -13,6 +13,7 @@ from assets.partitions import History, date_of, history_of, text_of
 from assets.resources import Mill
 from domain.config import Project
 from domain.events import NANOS_PER_SECOND
+from domain.lines import BASELINES, FROZEN
 
 if TYPE_CHECKING:
     from warehouse.refusals import Refusal
@@ -38,6 +39,8 @@ history, then at most one a minute is noted here (the registry has them all). A 
 the *frozen* first model: skill against it is what incremental learning is worth."""
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+_TOLD = ("loss", "recent_loss", "n", "drift", "drifts")
 
 
 def initial_model_asset(days: dg.DailyPartitionsDefinition, history: History) -> dg.AssetsDefinition:
@@ -83,9 +86,10 @@ def initial_model_asset(days: dg.DailyPartitionsDefinition, history: History) ->
                 line = line_name(instrument)
                 metadata[f"{line} outcome"] = said
                 metadata |= {f"{line} {name}": value for name, value in version_metadata(version).items()}
-                metadata |= {f"{line} {name}": value for name, value in score_metadata(project, trained.scores).items()}
+                told = score_metadata(trained.scores, version.champions)
+                metadata |= {f"{line} {name}": value for name, value in told.items()}
                 scores[instrument] = trained.scores
-                for target, against in _skills(project, trained.scores).items():
+                for target, against in _skills(trained.scores, version.champions).items():
                     compared[f"{target}\n{instrument.partition(':')[2]}"] = against
         note = f"{mill.market}, skill while learning the history until {text_of(history.until)}"
         metadata |= {"losses": loss_table(scores), "skill": dg.MetadataValue.md(plots.skills(compared, note))}
@@ -122,12 +126,12 @@ def line_name(instrument: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", instrument)
 
 
-def version_event(project: Project, version: "Version") -> dg.AssetMaterialization:
+def version_event(version: "Version") -> dg.AssetMaterialization:
     """Return the event that records a version, with its losses and skills as numbers to plot."""
     return dg.AssetMaterialization(
         version_key(version.line),
         description=f"{version.kind} version {version.number} of {version.line}",
-        metadata={**version_metadata(version), **score_metadata(project, version.metrics)},
+        metadata={**version_metadata(version), **score_metadata(version.metrics, version.champions)},
         tags={"dagster/data_version": version.digest},
     )
 
@@ -176,17 +180,16 @@ def version_metadata(version: "Version") -> dict[str, Any]:
     return known | ({} if version.snapshot is None else {"snapshot": version.snapshot})
 
 
-def score_metadata(project: Project, scores: Scores) -> dict[str, float]:
-    """Return the champions' losses, and their skill against every yardstick, as flat finite numbers."""
+def score_metadata(scores: Scores, champions: Mapping[str, str]) -> dict[str, float]:
+    """Return the champions' losses, drift, and skill against every yardstick, as flat finite numbers.
+
+    ``drift_*`` is how near a champion is to a drift (1 is one), ``drifts_*`` how many there were since training.
+    """
     flat: dict[str, float] = {}
     for target, members in scores.items():
-        champion = members.get(champion_of(project, target))
-        if champion is None:
-            continue
-        flat[f"loss_{target}"] = champion["loss"]
-        flat[f"recent_loss_{target}"] = champion["recent_loss"]
-        flat[f"scored_{target}"] = champion["n"]
-    for target, against in _skills(project, scores).items():
+        champion = members.get(champions.get(target, ""), {})
+        flat |= {f"{name}_{target}": champion[name] for name in _TOLD if name in champion}
+    for target, against in _skills(scores, champions).items():
         flat |= {f"skill_{target}_vs_{name}": value for name, value in against.items()}
     return {name: value for name, value in flat.items() if value is not None and math.isfinite(value)}
 
@@ -207,18 +210,12 @@ def loss_table(scores: Mapping[str, Scores]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in text.to_dict("records")])
 
 
-def champion_of(project: Project, target: str) -> str:
-    """Return the model that serves a target: the first of the fleet that learns it."""
-    return next(model.name for model in project.fleet if target in model.targets)
-
-
-def _skills(project: Project, scores: Scores) -> dict[str, dict[str, float]]:
-    """Return ``{target: {yardstick: 1 - loss / its loss}}``; yardsticks are all that is scored beside the fleet."""
-    fleet = {model.name for model in project.fleet}
+def _skills(scores: Scores, champions: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Return ``{target: {yardstick: 1 - loss / its loss}}``."""
     out: dict[str, dict[str, float]] = {}
     for target, members in scores.items():
-        loss = members.get(champion_of(project, target), {}).get("loss")
-        losses = {name: score.get("loss") for name, score in members.items() if name not in fleet}
+        loss = members.get(champions.get(target, ""), {}).get("loss")
+        losses = {name: score.get("loss") for name, score in members.items() if name in (*BASELINES, FROZEN)}
         if loss is not None:
             out[target] = {name: 1.0 - loss / other for name, other in losses.items() if other}
     return out

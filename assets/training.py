@@ -93,6 +93,7 @@ def publish(control: Control, registry: Registry, checkpoint: Checkpoint, scores
         digest=line.digest(),
         snapshot=checkpoint.snapshot,
         without=checkpoint.without,
+        champions=line.champions,
         metrics=scores,
     )
     lease = leases.acquire(line.name, "training", 60.0)

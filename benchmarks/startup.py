@@ -129,6 +129,7 @@ class Mill:
                 )
                 info = VersionInfo(
                     kind=kind, parent=parent, watermark=line.watermark, n_learned=line.n_learned, digest=line.digest(),
+                    champions=line.champions,
                     metrics=line.scores(),
                 )  # fmt: skip
                 return registry.publish(line.instrument, registry.seal(this), info, lease)

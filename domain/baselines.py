@@ -16,10 +16,9 @@ import numpy as np
 from numba import njit
 
 from domain.features import FEATURES, TARGETS
+from domain.lines import BASELINES
 from domain.tables import Flags, Floats, Ints
 from domain.tape import Tape
-
-BASELINES = ("mean", "persistence", "ewma")
 
 RING = 256
 """Questions that may wait for their answers: more than the longest horizon, 240 bars."""

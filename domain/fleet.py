@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 
 from domain import baselines, evaluation, guards
-from domain.baselines import BASELINES, BaselineState
+from domain.baselines import BaselineState
 from domain.config import Model
 from domain.errors import BadState
 from domain.evaluation import ScoreState
 from domain.features import TARGETS
 from domain.guards import GuardState
 from domain.learners import Learner, create
-from domain.lines import instrument_of
+from domain.lines import BASELINES, FROZEN, instrument_of
 from domain.tables import Floats
 from domain.tape import Tape
-
-FROZEN = "frozen"
-"""The champions as they stood at the end of the training window: the yardstick of incremental learning."""
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -6,6 +6,12 @@ from typing import Literal
 
 MARK = "@"
 
+BASELINES = ("mean", "persistence", "ewma")
+"""The forecasts that every model must beat, see ``domain.baselines``."""
+
+FROZEN = "frozen"
+"""The champions as they stood at the end of the training window: the yardstick of incremental learning."""
+
 Kind = Literal["initial", "update", "unlearned"]
 """How a version came about: trained from history, learned from the stream, or learned from the lake once more without
 some of what it once learned."""

@@ -137,7 +137,6 @@ def versions_sensor(places: Places) -> dg.SensorDefinition:
     def versions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         seen: dict[str, Any] = json.loads(context.cursor or '{"id": 0, "recorded": {}}')
         try:
-            project = read_project(places.config)
             with _open(places) as control:
                 if control is None:
                     return dg.SkipReason("there is no control database yet")
@@ -148,7 +147,7 @@ def versions_sensor(places: Places) -> dg.SensorDefinition:
             return dg.SkipReason(str(error))
         chosen = _sample(fresh, seen["recorded"])
         events: list[dg.AssetMaterialization | dg.AssetObservation]
-        events = [*(version_event(project, version) for version in chosen), *refusal_events(refused)]
+        events = [*(version_event(version) for version in chosen), *refusal_events(refused)]
         if fresh:
             seen["id"] = fresh[-1].id
         if refused:

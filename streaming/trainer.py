@@ -278,6 +278,7 @@ class Trainer:
             offsets=offsets,
             logs=checkpoint.logs,
             without=checkpoint.without,
+            champions=line.champions,
             digest=line.digest(),
             metrics=line.scores(),
         )

@@ -68,6 +68,7 @@ versions = sa.Table(
     sa.Column("offsets", sa.JSON, nullable=False),
     sa.Column("logs", sa.JSON, nullable=False),
     sa.Column("without", sa.JSON, nullable=False),
+    sa.Column("champions", sa.JSON, nullable=False),
     sa.Column("digest", sa.String(128), nullable=False),
     sa.Column("metrics", sa.JSON, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),

@@ -38,6 +38,7 @@ class VersionInfo:
     offsets : topic/partition -> next offset to learn from
     logs : topic -> identity of the log that its offsets belong to
     without : ``((from, until), ...)``, ns: windows of which nothing was learned
+    champions : target -> the model of its fleet that serves it
     digest : of the model's state
     metrics : for people and plots; what is not finite is stored as null
     """
@@ -51,6 +52,7 @@ class VersionInfo:
     offsets: Mapping[str, int] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     without: Sequence[Sequence[int]] = ()
+    champions: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 

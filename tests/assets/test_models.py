@@ -65,27 +65,29 @@ def test_training_again_publishes_nothing_and_says_so(trained):
 def test_a_version_is_an_event_of_its_lines_asset(trained):
     mill, _, _ = trained
     version, _ = newest(mill, "simulated:ETH-USD")
-    event = version_event(mill.project, version)
+    event = version_event(version)
     assert event.asset_key == version_key("simulated:ETH-USD") == dg.AssetKey(["model_versions", "simulated_ETH_USD"])
     assert event.tags == {"dagster/data_version": version.digest}
     assert event.metadata["version"].value == 1
     assert event.metadata["watermark"].value == history_of(mill.project).until / 1e9
 
 
-def test_skill_is_told_of_champions_against_yardsticks_and_never_as_nan(trained):
-    mill, _, _ = trained
+def test_skill_is_told_of_champions_against_yardsticks_and_never_as_nan():
     scores = {
         "volatility": {
-            "rls": {"n": 4, "loss": 1.0, "recent_loss": math.nan},
+            "rls": {"n": 4, "loss": 1.0, "recent_loss": math.nan, "drift": 0.3, "drifts": 2},
+            "other": {"n": 4, "loss": 0.1, "recent_loss": 0.1},
             "mean": {"n": 4, "loss": 2.0, "recent_loss": 2.0},
             "frozen": {"n": 4, "loss": 0.5, "recent_loss": 0.5},
             "persistence": {"n": 4, "loss": 0.0, "recent_loss": 0.0},
         },
         "direction": {"mean": {"n": 1, "loss": 0.7, "recent_loss": 0.7}},
     }
-    assert score_metadata(mill.project, scores) == {
+    assert score_metadata(scores, {"volatility": "rls", "direction": "rls"}) == {
         "loss_volatility": 1.0,
-        "scored_volatility": 4,
+        "n_volatility": 4,
+        "drift_volatility": 0.3,
+        "drifts_volatility": 2,
         "skill_volatility_vs_mean": 0.5,
         "skill_volatility_vs_frozen": -1.0,
     }

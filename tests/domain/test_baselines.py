@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from domain import baselines
-from domain.baselines import BASELINES, ENOUGH, RING, BaselineState
+from domain.baselines import ENOUGH, RING, BaselineState
 from domain.features import FEATURES, TARGETS
+from domain.lines import BASELINES
 from tests.domain.samples import MINUTE, cut, pieces, tape_of, walk
 
 TAPE = tape_of(walk(21, 900))

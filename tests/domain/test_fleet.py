@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from domain import baselines, evaluation, rls
-from domain.baselines import BASELINES, BaselineState
+from domain.baselines import BaselineState
 from domain.config import Model
 from domain.errors import BadState
 from domain.evaluation import ScoreState
 from domain.features import TARGETS
-from domain.fleet import FROZEN, Line
+from domain.fleet import Line
+from domain.lines import BASELINES, FROZEN
 from tests.domain.samples import LINEAR, LOGISTIC, RLS, cut, pieces, tape_of, walk
 
 TAPE = tape_of(walk(61, 700))

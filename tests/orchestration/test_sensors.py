@@ -69,7 +69,14 @@ def publish(mill, control, line, n, kind="update"):
     """Publish a version; what its artifact holds is no business of a sensor."""
     lease = Leases(control).acquire(line, "test", 60.0)
     scores = {"volatility": {"rls": {"n": n, "loss": 1.0, "recent_loss": 1.0}, "mean": {"n": n, "loss": 2.0}}}
-    info = VersionInfo(kind=kind, watermark=n * 10**9, n_learned=n, digest=f"{line}/{n}", metrics=scores)
+    info = VersionInfo(
+        kind=kind,
+        watermark=n * 10**9,
+        n_learned=n,
+        digest=f"{line}/{n}",
+        metrics=scores,
+        champions={"volatility": "rls"},
+    )
     return Registry(control, mill.places.models).publish(line, b"model", info, lease)
 
 
