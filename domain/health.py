@@ -17,6 +17,9 @@ STALL = 25.0
 START_GRACE = 180.0
 """Seconds a service may take to its first progress: imports, compilation, loading a model, catching up a topic."""
 
+VERSION_GRACE = 30.0
+"""Seconds that a version may come later than its clock says: a checkpoint, a slow disk, a database that is locked."""
+
 READY_LAG = 10_000
 """Records behind, beyond which it serves answers too old to be called fresh."""
 
@@ -33,8 +36,8 @@ class Beat:
     generation : grows by one with each deployment
     position : topic/partition -> next offset
     progress : records handled since the start
-    progressed_at : when it last handled a record *or had none to handle*, unix seconds. An idle service sets it too:
-        otherwise the first record after a quiet hour would look like an hour's stall.
+    progressed_at : when its offset or its progress last moved *or nothing was waiting*, unix seconds. An idle service
+        sets it too: otherwise the first record after a quiet hour would look like an hour's stall.
     lag : records waiting; None when unknown (the broker is out of reach)
     ready : its own word that it can serve
     beat_at, started_at : unix seconds, its wall clock
@@ -78,6 +81,20 @@ def live(beat: Beat | None, now: float) -> bool:
         return starting and now - beat.started_at < START_GRACE
     moved = max(beat.progressed_at, beat.started_at + (START_GRACE if starting else 0.0))
     return not ((beat.lag or 0) > 0 and now - moved > STALL)
+
+
+def overdue(beat: Beat, now: float) -> float:
+    """Return for how many seconds a version has been due though examples are learned; 0 within the grace.
+
+    Notes
+    -----
+    ``due_at`` in the detail is the moment by which the oldest example that is in no version yet should be in one, unix
+    seconds. It is None while all are, so that the first example after a quiet hour is not an hour late, and where
+    versions go by count alone.
+    """
+    due = beat.detail.get("due_at")
+    late = now - due if due is not None and beat.phase == "running" else 0.0
+    return late if late > VERSION_GRACE else 0.0
 
 
 def ready(beat: Beat | None, now: float) -> bool:

@@ -183,7 +183,8 @@ class _Heart(threading.Thread):
         """Note that the loop has turned."""
         self.turned = time.time()
         # Idle is progress too: the first record after a quiet hour must not look like an hour's stall.
-        if pulse.progress != self.pulse.progress or pulse.lag == 0:
+        moved = (pulse.position, pulse.progress) != (self.pulse.position, self.pulse.progress)
+        if moved or pulse.lag == 0:
             self.progressed = self.turned
         self.pulse = pulse
 

@@ -25,7 +25,9 @@ class Station:
     base : the checkpoint that it was loaded from
     probes : its newest questions, float64[p, 16]
     published_n : examples that the newest version has learned
-    published_at : when that was published, monotonic seconds
+    published_at : when that was published, by the clock that never steps back, seconds
+    published_utc : the same, unix seconds
+    waits_since : when the oldest example was learned that is in no version yet, unix seconds; None when all are
     """
 
     line: Line
@@ -39,6 +41,8 @@ class Station:
     probes: Floats
     published_n: int
     published_at: float
+    published_utc: float
+    waits_since: float | None = None
 
     @property
     def ready_until(self) -> int | None:

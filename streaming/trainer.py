@@ -18,7 +18,7 @@ import structlog
 
 from domain.checkpoint import PROBES, Checkpoint
 from domain.errors import BadRecord, Unavailable
-from domain.events import Announcement
+from domain.events import NANOS_PER_SECOND, Announcement
 from domain.fleet import Line
 from domain.tables import ExampleTable, VectorTable
 from domain.tape import merge
@@ -127,6 +127,9 @@ class Trainer:
                 "dead_letters": self._dead.totals,
                 "repeated": sum(s.asks.repeated + s.answers.repeated for s in lines.values()),
                 "skill": {name: s.skill for name, s in lines.items()},
+                "unpublished": {name: s.line.n_learned - s.published_n for name, s in lines.items()},
+                "published_at": {name: s.published_utc for name, s in lines.items()},
+                "due_at": self._due_at(),
             },
         )
 
@@ -192,7 +195,7 @@ class Trainer:
         self._stations[partition] = Station(
             line, lease, version.number, Inbox.of_vectors().start_at(start[FEATURES, partition]),
             Inbox.of_examples().start_at(start[FEATURES_WITH_TARGET, partition]), asks, answers,
-            checkpoint, checkpoint.probes, line.n_learned, context.clock.monotonic(),
+            checkpoint, checkpoint.probes, line.n_learned, context.clock.monotonic(), version.created_at,
         )  # fmt: skip
         self._log.info("line loaded", line=name, version=version.number, n_learned=line.n_learned)
         return start
@@ -223,6 +226,12 @@ class Trainer:
         gone = line.n_learned == 0 or self._logs.has_lost(key, start[key])
         return Joint(f"{key[0]}/{key[1]}", line.watermark, self._project.interval, open_ended=gone)
 
+    def _due_at(self) -> float | None:
+        """Return by when the oldest example in no version should be in one, unix seconds; see ``domain.health``."""
+        every = self._project.publish.every_s
+        waiting = [s.waits_since for s in self._stations.values() if s.waits_since is not None]
+        return min(waiting) + every if every and waiting else None
+
     def _hold_leases(self) -> None:
         """Renew the leases now and then, in a quiet market too: who has lost one must stop, not wait for a record."""
         now = self._context.clock.monotonic()
@@ -250,6 +259,8 @@ class Trainer:
             until = min(until, int(available[room - 1]))
         tape = merge(station.vectors.take(until), station.examples.take(until))
         line.advance(tape, until)
+        if station.waits_since is None and line.n_learned > station.published_n:
+            station.waits_since = self._context.clock.time_ns() / NANOS_PER_SECOND
         station.probes = np.concatenate([station.probes, tape.x[tape.asks]])[-PROBES:]
         if line.n_learned - station.published_n >= due:
             self._publish(partition, station)
@@ -285,6 +296,7 @@ class Trainer:
         registry = self._context.registry
         version = registry.publish(line.name, registry.seal(checkpoint), info, station.lease)
         station.version, station.published_n = version.number, line.n_learned
-        station.published_at = self._context.clock.monotonic()
+        station.published_at, station.published_utc = self._context.clock.monotonic(), version.created_at
+        station.waits_since = None
         news = Announcement(line.name, version.number, line.watermark, line.n_learned)
         self._writer.send(MODEL_VERSIONS, partition, line.instrument, [codec.encode(news)])
