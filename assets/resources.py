@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -69,6 +69,7 @@ class Service:
     why : how its last process ended
     command : what runs
     config, code : fingerprints of what it was deployed with
+    started_at : of its process, unix seconds; 0 before the first
     """
 
     phase: str
@@ -79,10 +80,19 @@ class Service:
     command: str
     config: str
     code: str
+    started_at: float
 
 
 class Deployer(Protocol):
     """Whoever can put a service in place; local processes here, elsewhere a cluster."""
+
+    def fingerprint(self, name: str) -> Mapping[str, str]:
+        """Return digests of today's configuration and code, as far as the service depends on them."""
+        ...
+
+    def rehearse(self, name: str) -> str:
+        """Try today's configuration and code, opening nothing; return the last lines of a failure, or nothing."""
+        ...
 
     def redeploy(self, name: str) -> None:
         """Replace the service's process, if any, by one with today's configuration and code."""

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from orchestration.deployment import STREAMS, Deployment
+from domain.services import STREAMS
+from orchestration.deployment import Deployment
 from orchestration.planned import plan
 from orchestration.replay import Replay
 from warehouse.heartbeats import Heartbeats

@@ -9,52 +9,70 @@ from collections.abc import Callable
 from domain.config import Places, Project
 from domain.errors import UsageError
 from domain.topics import BARS, TRADES
-from orchestration.deployment import STREAMS, SUPERVISED, Deployment
-from orchestration.settings import read_places, read_project
 from streaming.app import Context, Stage, run
 from warehouse.control import Control
 
-SERVICES = ("broker", *STREAMS)
-
 
 def context_of(places: Places, project: Project) -> Context:
-    """Return what every stage is given."""
+    """Return what every stage is given, with nothing opened yet."""
     places.home.mkdir(parents=True, exist_ok=True)
     generation = int(os.environ.get("TIDEMILL_GENERATION", "0"))
     from streaming.kafka import Kafka
 
-    return Context(project, places, Control.open(places.control), Kafka(places), generation=generation)
+    return Context(project, places, Control(places.control), Kafka(places), generation=generation)
 
 
 def stage_of(name: str, context: Context) -> Stage:
-    """Return a service, unopened; imports only what it needs."""
+    """Return a service, unopened; imports only what it needs.
+
+    Raises
+    ------
+    UsageError
+        When there is no such service.
+    """
     build: dict[str, Callable[[Context], Stage]] = {
         "ingest": _ingest,
         "featurizer": _featurizer,
         "trainer": _trainer,
+        "challenger": _challenger,
         "predictor": _predictor,
         "lander": _lander,
     }
     if name not in build:
-        raise UsageError(f"there is no service '{name}'; choose one of {', '.join(SERVICES)}")
+        raise UsageError(f"there is no service '{name}'; choose one of broker, {', '.join(build)}")
     return build[name](context)
 
 
-def run_service(name: str) -> None:
+def run_service(name: str, places: Places, project: Project) -> None:
     """Run one service in this process until it ends or is asked to stop."""
-    places = read_places()
-    project = read_project(places.config)
-    _refuse_second(name, Deployment(places, project))
-    if name == "broker":
-        _broker(places, project)
-        return
     context = context_of(places, project)
-    _ = context.registry  # reads the key: what is wrong with it is said now, not after waiting for a broker
-    stage = stage_of(name, context)
+    context.control.prepare()
+    if name == "broker":
+        _broker(context)
+        return
+    stage = _built(name, context)
     from streaming.topics import create_topics
 
     create_topics(places, project.instruments)
     run(stage, context)
+
+
+def rehearse_service(name: str, places: Places, project: Project) -> None:
+    """Do all that a start does before anything is opened: imports, configuration, key, stage.
+
+    What a service in its place must not be replaced with fails here. A rehearsal takes no lock, port or lease, and
+    writes nothing where a service has run before.
+    """
+    context = context_of(places, project)
+    import streaming.topics  # noqa: F401 - as a start does
+
+    if name != "broker":
+        _built(name, context)
+
+
+def _built(name: str, context: Context) -> Stage:
+    _ = context.registry  # reads the key: what is wrong with it is said now, not after waiting for a broker
+    return stage_of(name, context)
 
 
 def _ingest(context: Context) -> Stage:
@@ -77,6 +95,12 @@ def _trainer(context: Context) -> Stage:
     return Trainer(context)
 
 
+def _challenger(context: Context) -> Stage:
+    from streaming.trainer import Trainer
+
+    return Trainer(context, "challenger")
+
+
 def _predictor(context: Context) -> Stage:
     from streaming.predictor import Predictor
     from streaming.serving import Board, Server
@@ -92,23 +116,14 @@ def _lander(context: Context) -> Stage:
     return Lander(context)
 
 
-def _refuse_second(name: str, deployment: Deployment) -> None:
-    """Refuse to run beside the supervised service of the same name: two of a kind would do everything twice."""
-    if os.environ.get(SUPERVISED) or deployment.supervisor.spec(name) is None:
-        return
-    status = deployment.supervisor.status(name)
-    if status.phase in {"running", "backoff", "starting", "restarting"}:
-        raise UsageError(f"{name} already runs here (pid {status.pid}); 'tidemill down' stops it")
-
-
-def _broker(places: Places, project: Project) -> None:
+def _broker(context: Context) -> None:
     from domain.health import Beat
     from streaming.devbroker.server import serve
     from warehouse.heartbeats import Heartbeats
 
+    places = context.places
     if places.kafka_bootstrap_servers:
         raise UsageError("TIDEMILL_KAFKA_BOOTSTRAP_SERVERS names a broker; unset it to run the dev broker")
-    context = context_of(places, project)
     beats, started = Heartbeats(context.control), time.time()
 
     def tick(figures: dict[str, object]) -> None:

@@ -20,8 +20,9 @@ import structlog
 
 from domain.config import Publish
 from domain.errors import BadState
+from domain.services import STREAMS
 from orchestration import faults
-from orchestration.deployment import STREAMS, Deployment
+from orchestration.deployment import Deployment
 from orchestration.differences import Verdict, compare
 from orchestration.faults import Fault, Moment, schedule
 from orchestration.planned import Planned, as_toml

@@ -12,7 +12,7 @@ import structlog
 import typer
 
 from domain.errors import BadState, TidemillError, UsageError
-from orchestration.deployment import STREAMS
+from domain.services import SERVICES
 
 DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -34,8 +34,8 @@ OfTopic = Annotated[str, typer.Option(help="Only records of this topic.")]
 
 
 def _service(name: str) -> str:
-    if name not in ("broker", *STREAMS):
-        raise typer.BadParameter(f"'{name}' is not one of broker, {', '.join(STREAMS)}")
+    if name not in ("broker", *SERVICES):
+        raise typer.BadParameter(f"'{name}' is not one of broker, {', '.join(SERVICES)}")
     return name
 
 
@@ -183,15 +183,26 @@ def chaos(
 
 @app.command()
 def run(
-    service: Annotated[str, typer.Argument(callback=_service, help=f"One of broker, {', '.join(STREAMS)}.")],
+    service: Annotated[str, typer.Argument(callback=_service, help=f"One of broker, {', '.join(SERVICES)}.")],
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Only import, read and build everything; open nothing.")
+    ] = False,
 ) -> None:
     """Run one service in the foreground until it ends or Ctrl-C."""
     # A start makes a million objects that all stay: looking for garbage among them took a quarter of its time. The loop
     # turns it on again.
     gc.disable()
-    from orchestration.bootstrap import run_service
+    from orchestration.bootstrap import rehearse_service, run_service
+    from orchestration.deployment import Deployment
+    from orchestration.settings import read_places, read_project
 
-    run_service(service)
+    places = read_places()
+    project = read_project(places.config)
+    if rehearse:
+        rehearse_service(service, places, project)
+        return
+    Deployment(places, project).refuse_second(service)
+    run_service(service, places, project)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dagster as dg
@@ -10,16 +11,21 @@ import dagster as dg
 from assets.bars import bars_asset
 from assets.examples import examples_asset
 from assets.features import features_asset
-from assets.models import initial_model_asset, version_specs
+from assets.models import initial_model_asset
 from assets.partitions import days_of, history_of
 from assets.resources import Mill, Service
-from assets.services import predictions_spec, services_asset
+from assets.services import predictions_spec, services_asset, services_checks
+from assets.versions import version_specs
 from domain.config import Places, Project
+from domain.events import NANOS_PER_SECOND
 from orchestration.deployment import Deployment
+from orchestration.health import health_sensor
 from orchestration.jobs import jobs
+from orchestration.lines import line_jobs
 from orchestration.schedules import clock_of, closed_day_schedule
-from orchestration.sensors import bootstrap_sensor, health_sensor, versions_sensor
+from orchestration.sensors import bootstrap_sensor
 from orchestration.settings import read_places, read_project
+from orchestration.versions import versions_sensor
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,14 @@ class LocalDeployer:
     """Deploys services as detached processes of this machine; see ``assets.resources.Deployer``."""
 
     deployment: Deployment
+
+    def fingerprint(self, name: str) -> Mapping[str, str]:
+        """Return digests of what today's service depends on."""
+        return self.deployment.fingerprint(name)
+
+    def rehearse(self, name: str) -> str:
+        """Try today's service without opening anything."""
+        return self.deployment.rehearse(name)
 
     def redeploy(self, name: str) -> None:
         """Replace the service's process, if any."""
@@ -45,6 +59,7 @@ class LocalDeployer:
             command=shlex.join(spec["argv"]) if spec else "",
             config=meta.get("config", ""),
             code=meta.get("code", ""),
+            started_at=(status.started_at or 0) / NANOS_PER_SECOND,
         )
 
     def tail(self, name: str, n: int) -> list[str]:
@@ -66,7 +81,8 @@ def definitions(places: Places, project: Project) -> dg.Definitions:
             *version_specs(project),
             predictions_spec(),
         ],
-        jobs=jobs(),
+        asset_checks=[services_checks()],
+        jobs=[*jobs(), *line_jobs()],
         sensors=[bootstrap_sensor(places, history), health_sensor(places), versions_sensor(places)],
         schedules=[closed_day_schedule(places, history)],
         resources={"mill": Mill(project, places), "deployer": LocalDeployer(Deployment(places, project))},

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
+import subprocess
 import sys
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from domain.config import Places, Project
-from orchestration.supervisor import Policy, Status, Supervisor
-
-STREAMS = ("ingest", "featurizer", "trainer", "predictor", "lander")
-"""The services between the topics, in the order of the flow."""
+from domain.errors import UsageError
+from domain.services import SERVICES
+from orchestration.fingerprints import code_version, config_digest
+from orchestration.supervisor import Policy, Status, Supervisor, inherited
 
 DAGSTER = ("dagster-daemon", "dagster-webserver")
 
 SUPERVISED = "TIDEMILL_SUPERVISED"
 """Set for processes that a supervisor started."""
 
-PACKAGES = ("domain", "markets", "warehouse", "streaming", "assets", "orchestration")
+REHEARSAL_S = 60.0
+"""For imports and reading a recording's files, on a busy laptop."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class Deployment:
         return Supervisor(self.places.home.absolute() / "services", self.policy)
 
     def _supervisor_of(self, name: str) -> Supervisor:
-        waits = self.tended and name in STREAMS
+        waits = self.tended and name in SERVICES
         return Supervisor(self.supervisor.root, replace(self.policy, max_fails=0) if waits else self.policy)
 
     def start(self, name: str) -> Status:
         """Start a service unless it runs with this very specification."""
         return self._supervisor_of(name).start(
-            name, self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint()
+            name, self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint(name)
         )
 
     def redeploy(self, name: str) -> Status:
@@ -61,8 +62,24 @@ class Deployment:
         if self.supervisor.spec(name) is None:
             return self.start(name)
         return self._supervisor_of(name).restart(
-            name, argv=self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint()
+            name, argv=self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint(name)
         )
+
+    def rehearse(self, name: str) -> str:
+        """Run the service's command as far as it opens nothing; return the last lines of a failure, or nothing."""
+        try:
+            done = subprocess.run(  # noqa: S603 - our own command
+                [*self.argv(name), "--rehearse"],
+                env={**inherited(), **self.environment()},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=REHEARSAL_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"it was not through after {REHEARSAL_S:g} s"
+        said = (done.stdout + done.stderr).decode(errors="replace").strip()
+        return "" if done.returncode == 0 else said or f"exit code {done.returncode}"
 
     def environment(self) -> dict[str, str]:
         """Return the environment that tells a service where things are: every field of ``Places``."""
@@ -73,13 +90,25 @@ class Deployment:
         told = {f"TIDEMILL_{name.upper()}": str(value) for name, value in values.items()}
         return {**told, SUPERVISED: "1", "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1"}
 
-    def fingerprint(self) -> dict[str, str]:
-        """Return digests of configuration and code: a service whose fingerprint differs is out of date."""
-        return {"config": self.config_hash(), "code": code_version()}
+    def fingerprint(self, name: str) -> dict[str, str]:
+        """Return digests of what the service depends on: one whose fingerprint differs is out of date."""
+        if name not in SERVICES:
+            return {}
+        return {"config": config_digest(self.project, name), "code": code_version(name)}
 
-    def config_hash(self) -> str:
-        """Return a digest of what the project says."""
-        return hashlib.sha256(self.project.model_dump_json().encode()).hexdigest()[:12]
+    def refuse_second(self, name: str) -> None:
+        """Refuse to run beside the supervised service of the same name: two of a kind would do everything twice.
+
+        Raises
+        ------
+        UsageError
+            When it runs here already, and this process is not the supervisor's own.
+        """
+        if os.environ.get(SUPERVISED) or self.supervisor.spec(name) is None:
+            return
+        status = self.supervisor.status(name)
+        if status.phase in {"running", "backoff", "starting", "restarting"}:
+            raise UsageError(f"{name} already runs here (pid {status.pid}); 'tidemill down' stops it")
 
     def argv(self, name: str) -> list[str]:
         """Return the command that runs a service."""
@@ -90,13 +119,3 @@ class Deployment:
         if name == "dagster-daemon":
             return [program, "run", *module]
         return [program, "-h", "127.0.0.1", "-p", str(self.places.dagster_port), *module]
-
-
-def code_version() -> str:
-    """Return the package's version and a digest of its sources."""
-    root = Path(__file__).parents[1]
-    sha = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            sha.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return f"{version('tidemill')}+{sha.hexdigest()[:8]}"

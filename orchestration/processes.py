@@ -143,6 +143,17 @@ def end_group(leader: str, grace_s: float) -> bool:
     return True
 
 
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds, 0 when it is gone."""
+    if not shim.LINUX:
+        look = subprocess.run(["/bin/ps", "-axo", "pid=,rss="], capture_output=True, text=True, check=True)
+        return sum(1024 * int(rss) for other, rss in map(str.split, look.stdout.splitlines()) if int(other) == pid)
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def _group_pids(number: int) -> list[int]:
     if not shim.LINUX:
         look = subprocess.run(["/bin/ps", "-axo", "pid=,pgid="], capture_output=True, text=True, check=True)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from domain.errors import BadState, TidemillError, Unavailable
+from domain.services import STREAMS
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS, TRADES
-from orchestration.deployment import STREAMS, Deployment
+from orchestration.deployment import Deployment
 from orchestration.planned import Planned
 from orchestration.progress import Progress
 from orchestration.report import Report, collect

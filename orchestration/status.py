@@ -19,14 +19,15 @@ from rich.text import Text
 
 from domain.errors import TidemillError, UsageError
 from domain.health import Beat, live, ready
-from orchestration.deployment import DAGSTER, STREAMS, Deployment
+from domain.services import FLOW, SERVICES
+from orchestration.deployment import DAGSTER, Deployment
 from orchestration.homes import Status
 from orchestration.settings import read_places, read_project
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.refusals import Refusal, Refusals
 
-ORDER = ("broker", *DAGSTER, *STREAMS)
+ORDER = ("broker", *DAGSTER, *SERVICES)
 
 REFUSALS, SHOWN = 100, 5
 """Refused versions in the JSON, and below the table."""
@@ -68,6 +69,7 @@ def rows_of(deployment: Deployment) -> list[Row]:
     return [
         _row(supervisor.status(name), beats.get(name)) if name in deployed else Row(name, "not deployed", healthy=False)
         for name in names
+        if name in deployed or name not in FLOW or not FLOW[name].optional
     ]
 
 
@@ -75,7 +77,7 @@ def _row(status: Status, beat: Beat | None) -> Row:
     now, running = time.time(), status.phase == "running"
     # A heartbeat counts for the process that sent it, not for its successor.
     ours = beat if beat is not None and beat.pid == status.pid else None
-    watched = status.name in STREAMS
+    watched = status.name in SERVICES
     healthy = status.phase == "done" or (running and (not watched or ready(ours, now)))
     note = "" if healthy else status.detail or status.reason or ""
     if running and watched and not healthy:

@@ -23,7 +23,7 @@ from orchestration.homes import Home, Phase, Status
 from orchestration.processes import LAUNCH_S, end, end_group, launch_shim, signal_exact, tell
 from orchestration.shim import FINAL, LOCK_HELD, Spec
 
-__all__ = ["Changes", "Phase", "Policy", "Spec", "Status", "Supervisor"]
+__all__ = ["Changes", "Phase", "Policy", "Spec", "Status", "Supervisor", "inherited"]
 
 INHERITED = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR"})  # and LC_*; all else comes from the spec
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -255,7 +255,7 @@ class Supervisor:
         return {
             "argv": [str(part) for part in wish["argv"]],
             "env": dict(wish["env"]),
-            "inherited": {k: v for k, v in os.environ.items() if k in INHERITED or k.startswith("LC_")},
+            "inherited": inherited(),
             "cwd": str((wish["cwd"] or home.path).absolute()),
             "meta": dict(wish["meta"]),
             "generation": 0,
@@ -285,6 +285,11 @@ class Supervisor:
                 lock = home.path / "lock"
                 raise Unavailable(f"service {home.name} did not start: see {home.path / 'log'}, and who holds {lock}")
             return home.status()
+
+
+def inherited() -> dict[str, str]:
+    """Return what a service's environment takes over from ours."""
+    return {k: v for k, v in os.environ.items() if k in INHERITED or k.startswith("LC_")}
 
 
 def _reached(home: Home, generation: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.health import BEAT_TTL, START_GRACE, Beat, live, ready
+from domain.health import BEAT_TTL, START_GRACE, Beat, live, overdue, ready
 from orchestration.homes import Status
 
 WINDOW_S = 600.0
@@ -56,6 +56,7 @@ class Ailment:
     ----------
     kind : to recognise it by
     words : for people
+    cure : the fingerprint that a redeployment brings: after giving up, another one is a new start
     certain : whether one look is proof enough
     ours : whether a person's change of configuration or code is all there is: it speaks against giving up
     outside : whether the disk is full or fails: tried again for as long as it takes, but never without a pause
@@ -63,6 +64,7 @@ class Ailment:
 
     kind: str
     words: str
+    cure: str
     certain: bool
     ours: bool = False
     outside: bool = False
@@ -75,19 +77,32 @@ class Memory:
     Attributes
     ----------
     suspected : kind of the uncertain ailment seen at the last look
+    since : when that ailment, or another just before it, was first seen, unix seconds; None while there is none
     treated : kind of the ailment that the last redeployment was for
     redeployed : when, unix seconds, within the window
     healthy_since : unix seconds, None while it is not
     mended : whether it was healthy after the last redeployment
     gave_up : why; empty while it is tended
+    in_vain : the fingerprint that it was given up with
+    refused : why today's code or configuration does not replace what runs; empty when it may
+    told : what its check was last told, empty for well; None before it was told anything
     """
 
     suspected: str = ""
+    since: float | None = None
     treated: str = ""
     redeployed: list[float] = field(default_factory=list)
     healthy_since: float | None = None
     mended: bool = True
     gave_up: str = ""
+    in_vain: str = ""
+    refused: str = ""
+    told: str | None = None
+
+    @property
+    def alarm(self) -> str:
+        """What a person must see to; empty when nothing."""
+        return self.gave_up or self.refused
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Memory:
@@ -99,7 +114,7 @@ class Memory:
         return asdict(self)
 
 
-def ailment_of(look: Look, today: Mapping[str, str], now: float, *, may_end: bool) -> Ailment | None:
+def ailment_of(look: Look, today: Mapping[str, str], now: float, *, may_end: bool, refused: bool) -> Ailment | None:
     """Return what is wrong with a service, None when it should be left alone.
 
     Parameters
@@ -107,36 +122,48 @@ def ailment_of(look: Look, today: Mapping[str, str], now: float, *, may_end: boo
     today : the fingerprint of today's configuration and code
     now : unix seconds
     may_end : whether coming to an end is right for it (the source is a recording)
+    refused : whether today's configuration and code failed their rehearsal: what runs is then as good as it gets
     """
-    phase = look.status.phase
+    phase, cure = look.status.phase, cure_of(today)
     if phase in _ON_ITS_WAY or (phase == "done" and may_end):
         return None
     if phase != "running":
         words = look.status.detail.lower()
         full = any(sign in words for sign in DISK_REFUSES)
-        return Ailment(phase, _end_of(look, now), certain=True, outside=full)
-    return _outdated(look.meta, today) or _unwell(look, now)
+        return Ailment(phase, _end_of(look, now), cure, certain=True, outside=full)
+    if not refused and (changed := changes(look.meta, today)):
+        # Not certain at once: an editor may be about to save more.
+        return Ailment(changed, changed, cure, certain=False, ours=True)
+    # What a beat says may be of the moment, so never certain at once either.
+    kind, words = _unwell(look, now)
+    return Ailment(kind, words, cure, certain=False) if kind else None
 
 
-def _outdated(meta: Mapping[str, str], today: Mapping[str, str]) -> Ailment | None:
-    changed = [
+def cure_of(today: Mapping[str, str]) -> str:
+    """Return a fingerprint as one word, to recognise it by."""
+    return " ".join(today.values())
+
+
+def changes(meta: Mapping[str, str], today: Mapping[str, str]) -> str:
+    """Say what of a fingerprint is no longer today's; empty when nothing."""
+    return ", ".join(
         f"{name} changed ({meta.get(name, 'none')} -> {today[name]})" for name in today if meta.get(name) != today[name]
-    ]
-    # Not certain at once: an editor may be about to save more.
-    return Ailment(", ".join(changed), ", ".join(changed), certain=False, ours=True) if changed else None
+    )
 
 
-def _unwell(look: Look, now: float) -> Ailment | None:
+def _unwell(look: Look, now: float) -> tuple[str, str]:
+    """Return what is wrong with a service that runs, a kind and words; empty when nothing is."""
     beat = look.own_beat
     if beat is None:
         age = now - (look.status.started_at or 0) / 1e9
-        return Ailment("mute", f"never sent a heartbeat in {age:.0f} s", certain=False) if age > START_GRACE else None
-    if live(beat, now):
-        return None
-    if now - beat.beat_at > BEAT_TTL:
-        return Ailment("silent", f"no heartbeat for {now - beat.beat_at:.0f} s", certain=False)
-    still = now - max(beat.progressed_at, beat.started_at)
-    return Ailment("stuck", f"no progress for {still:.0f} s with {beat.lag or 0:,} records waiting", certain=False)
+        return ("mute", f"never sent a heartbeat in {age:.0f} s") if age > START_GRACE else ("", "")
+    if not live(beat, now):
+        if now - beat.beat_at > BEAT_TTL:
+            return "silent", f"no heartbeat for {now - beat.beat_at:.0f} s"
+        still = now - max(beat.progressed_at, beat.started_at)
+        return "stuck", f"its offset has not moved for {still:.0f} s with {beat.lag or 0:,} records waiting"
+    late = overdue(beat, now)
+    return ("overdue", f"a version is due for {late:.0f} s while examples arrive") if late else ("", "")
 
 
 def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bool:
@@ -144,10 +171,11 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
 
     Notes
     -----
-    Giving up is sticky: the window passing changes nothing, only a healthy look does, and someone else caused that.
+    Giving up is sticky: the window passing changes nothing. Only a healthy look does, and someone else caused that, or
+    other code or another configuration to try.
     """
     if ailment is None:
-        memory.suspected = ""
+        memory.suspected, memory.since = "", None
         if look.status.phase == "done" or ready(look.own_beat, now):
             memory.mended, memory.gave_up = True, ""
             memory.healthy_since = memory.healthy_since or now
@@ -155,8 +183,11 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
                 memory.redeployed = []
         return False
     memory.healthy_since = None
+    memory.since = memory.since or now
     confirmed = ailment.certain or memory.suspected == ailment.kind
     memory.suspected = ailment.kind
+    if memory.gave_up and ailment.cure != memory.in_vain:
+        memory.gave_up, memory.redeployed = "", []  # a person changed something since
     if memory.gave_up or not confirmed:
         return False
     if ailment.outside:
@@ -166,6 +197,7 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
     memory.redeployed = [] if new_start else [at for at in memory.redeployed if now - at < WINDOW_S]
     if len(memory.redeployed) >= MOST:
         memory.gave_up = f"{MOST} redeployments did not help, last: {ailment.words}"
+        memory.in_vain = ailment.cure
         return False
     if not memory.mended and memory.redeployed and now - memory.redeployed[-1] < PAUSES_S[len(memory.redeployed)]:
         return False

@@ -9,7 +9,8 @@ import dagster as dg
 
 from assets.resources import Mill, Service
 from domain.config import Places
-from orchestration.deployment import STREAMS, Deployment
+from domain.services import STREAMS
+from orchestration.deployment import Deployment
 from orchestration.settings import read_project
 from orchestration.supervisor import Policy, Supervisor
 
@@ -73,14 +74,22 @@ class TinyServices:
         self.deployment = Deployment(mill.places, mill.project)
         self.supervisor = Supervisor(self.deployment.supervisor.root, Policy(max_fails=0, grace_s=2.0))
         self.control, self.crashing = mill.places.control, crashing
+        self.rehearsal, self.rehearsed = "", []
+
+    def fingerprint(self, name: str) -> dict[str, str]:
+        return self.deployment.fingerprint(name)
+
+    def rehearse(self, name: str) -> str:
+        self.rehearsed.append(name)
+        return self.rehearsal
 
     def redeploy(self, name: str) -> None:
         what = "crash" if name in self.crashing else "beat"
         argv = [sys.executable, "-c", CHILD, name, self.control, what]
         if self.supervisor.spec(name) is None:
-            self.supervisor.start(name, argv, meta=self.deployment.fingerprint())
+            self.supervisor.start(name, argv, meta=self.fingerprint(name))
         else:
-            self.supervisor.restart(name, argv=argv, meta=self.deployment.fingerprint())
+            self.supervisor.restart(name, argv=argv, meta=self.fingerprint(name))
 
     def look(self, name: str) -> Service:
         status, spec = self.supervisor.status(name), self.supervisor.spec(name)
@@ -88,7 +97,7 @@ class TinyServices:
         why = f"{status.reason}: {status.detail}"
         return Service(
             status.phase, status.pid, status.generation, status.restarts, why, command,
-            meta.get("config", ""), meta.get("code", ""),
+            meta.get("config", ""), meta.get("code", ""), (status.started_at or 0) / 1e9,
         )  # fmt: skip
 
     def tail(self, name: str, n: int) -> list[str]:

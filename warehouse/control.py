@@ -155,15 +155,16 @@ class Control:
     ----------
     url : SQLAlchemy's, of SQLite or PostgreSQL
     now : the clock of a SQLite database, unix seconds: the machine's, or a simulation's; PostgreSQL has its own
+    pace : of reads and writes; who only looks, and looks again soon, need not wait
     """
 
-    def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, now: Callable[[], float] = time.time, pace: Pace = Pace.DURABLE) -> None:
         self.url = sa.engine.make_url(url)
-        self._durable = engine_of(self.url, Pace.DURABLE, now)
+        self._durable = engine_of(self.url, pace, now)
         self._brisk = engine_of(self.url, Pace.BRISK, now)
 
     @classmethod
-    def open(cls, url: str) -> Control:
+    def open(cls, url: str, pace: Pace = Pace.DURABLE) -> Control:
         """Open the database behind a SQLAlchemy URL, creating its tables when they are not there yet.
 
         Raises
@@ -173,7 +174,7 @@ class Control:
         BadState
             When its tables are those of another release.
         """
-        control = cls(url)
+        control = cls(url, pace=pace)
         try:
             control.prepare()
         except BaseException:

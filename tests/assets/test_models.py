@@ -5,8 +5,9 @@ import math
 import dagster as dg
 import pytest
 
-from assets.models import line_name, loss_table, score_metadata, version_event, version_key
+from assets.models import loss_table
 from assets.partitions import history_of
+from assets.versions import line_name, score_metadata, version_event, version_key
 from orchestration.definitions import definitions
 from tests.mills import materialized, mill_at
 from warehouse.registry import Registry
@@ -65,7 +66,7 @@ def test_training_again_publishes_nothing_and_says_so(trained):
 def test_a_version_is_an_event_of_its_lines_asset(trained):
     mill, _, _ = trained
     version, _ = newest(mill, "simulated:ETH-USD")
-    event = version_event(version)
+    event = version_event(version, None, 0)
     assert event.asset_key == version_key("simulated:ETH-USD") == dg.AssetKey(["model_versions", "simulated_ETH_USD"])
     assert event.tags == {"dagster/data_version": version.digest}
     assert event.metadata["version"].value == 1

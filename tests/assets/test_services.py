@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import dagster as dg
 import pytest
 
-from assets.services import FLOW, REASON, key_of, services_asset
-from orchestration.deployment import STREAMS
+from assets.services import REASON, key_of, services_asset
+from domain.services import STREAMS
 from tests.mills import TinyServices, materialized, mill_at
 
 
@@ -35,10 +35,6 @@ def deploy(tmp_path):
         deployer.end()
 
 
-def test_the_assets_are_the_services_that_are_deployed():
-    assert tuple(FLOW) == STREAMS
-
-
 def test_materializing_waits_until_every_process_says_that_it_is_ready(deploy):
     result, instance, deployer = deploy(reason="ingest: is not deployed yet; trainer: process 7 ended")
     assert result.success
@@ -48,8 +44,8 @@ def test_materializing_waits_until_every_process_says_that_it_is_ready(deploy):
         assert status.phase == "running"
         said = {key: value.value for key, value in event.metadata.items()}
         assert (said["pid"], said["generation"], said["restarts"]) == (status.pid, 1, 0)
-        assert said["config"] == deployer.deployment.config_hash()
-        assert said["code"] == deployer.deployment.fingerprint()["code"]
+        assert said["config"] == deployer.fingerprint(name)["config"]
+        assert said["code"] == deployer.fingerprint(name)["code"]
         assert said["seconds_to_healthy"] > 0
     assert materialized(instance, "services/trainer")[0].metadata["reason"].value == "process 7 ended"
 

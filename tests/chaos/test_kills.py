@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from domain.services import STREAMS
 from orchestration import faults
 from orchestration.chaos import Disturbance, paced
-from orchestration.deployment import STREAMS
 from orchestration.differences import compare
 from orchestration.faults import FAULTS, LAST, Moment, schedule
 from tests.chaos.conftest import elsewhere

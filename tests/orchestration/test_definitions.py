@@ -7,8 +7,8 @@ import sys
 import dagster as dg
 import pytest
 
+from domain.services import STREAMS
 from orchestration.definitions import definitions
-from orchestration.deployment import STREAMS
 from orchestration.instance import prepare_instance
 from tests.mills import ROOT, mill_at
 

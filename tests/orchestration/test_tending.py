@@ -25,8 +25,8 @@ def with_phase(phase, **changes):
     return Look(Status("trainer", phase, 1, **changes), TODAY, BEAT)
 
 
-def look_over(look, *, may_end=False):
-    return ailment_of(look, TODAY, NOW, may_end=may_end)
+def look_over(look, *, may_end=False, refused=False):
+    return ailment_of(look, TODAY, NOW, may_end=may_end, refused=refused)
 
 
 @pytest.mark.parametrize("phase", ["starting", "restarting", "stopping", "backoff"])
@@ -56,7 +56,7 @@ def test_a_running_service_is_judged_by_its_beat():
     assert look_over(RUNNING) is None
     assert look_over(with_beat(beat_at=NOW - 12)).words == "no heartbeat for 12 s"
     assert look_over(with_beat(progressed_at=NOW - 40, lag=1200)).words == (
-        "no progress for 40 s with 1,200 records waiting"
+        "its offset has not moved for 40 s with 1,200 records waiting"
     )
     assert look_over(with_beat(progressed_at=NOW - 40, lag=None)) is None
 
@@ -96,7 +96,9 @@ def well_at(at):
 
 def redeployments(memory, looks):
     """Return at which of the looks the service was redeployed."""
-    return [at for at, look in looks if judge(memory, look, ailment_of(look, TODAY, at, may_end=False), at)]
+    return [
+        at for at, look in looks if judge(memory, look, ailment_of(look, TODAY, at, may_end=False, refused=False), at)
+    ]
 
 
 def test_what_never_becomes_healthy_is_tried_thrice_with_pauses_and_given_up_for_good():
@@ -133,7 +135,7 @@ def test_giving_up_ends_when_the_service_is_seen_healthy():
 )
 def test_a_service_on_a_full_disk_is_tried_again_for_as_long_as_it_takes_but_with_pauses(words):
     full = with_phase("crash_loop", reason="exit code 1", detail=words, exit_code=1)
-    memory, ailment = Memory(), ailment_of(full, TODAY, NOW, may_end=False)
+    memory, ailment = Memory(), ailment_of(full, TODAY, NOW, may_end=False, refused=False)
     tried = [second for second in range(0, 3_600, 5) if judge(memory, full, ailment, NOW + second)]
     assert memory.gave_up == ""
     assert len(tried) == 3_600 // PAUSES_S[-1]
@@ -161,7 +163,7 @@ def test_no_history_of_looks_makes_more_than_three_redeployments_in_a_window(nam
     for i, name in enumerate(names):
         memory, at = Memory.of(memory.plain()), NOW + 5 * i
         look = looks.get(name) or well_at(at)
-        if judge(memory, look, ailment_of(look, TODAY, at, may_end=False), at):
+        if judge(memory, look, ailment_of(look, TODAY, at, may_end=False, refused=False), at):
             times.append(5 * i)
     for at in times:
         lately = [t for t in times if at - WINDOW_S < t <= at]

@@ -1,0 +1,40 @@
+"""A mill whose sensors tick: an instance in memory, a real control database, and cursors that are kept."""
+
+import dagster as dg
+import pytest
+
+from tests.mills import mill_at
+from warehouse.control import Control
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def mill(tmp_path):
+    return mill_at(tmp_path)
+
+
+@pytest.fixture
+def control(mill):
+    with Control.open(mill.places.control) as control:
+        yield control
+
+
+@pytest.fixture
+def tick(instance):
+    """Evaluate a sensor; it goes on from the cursor that it returned last."""
+    cursors = {}
+
+    def evaluate(sensor):
+        context = dg.build_sensor_context(instance=instance, cursor=cursors.get(sensor.name))
+        result = sensor(context)
+        if isinstance(result, dg.SensorResult) and result.cursor is not None:
+            cursors[sensor.name] = result.cursor
+        return result
+
+    evaluate.cursors = cursors
+    return evaluate
