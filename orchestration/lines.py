@@ -3,8 +3,6 @@
 A job takes a decision or makes a version; the services act on it by themselves, and the run ends when they have.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +32,7 @@ def line_jobs() -> list[dg.JobDefinition]:
     return [retrain, promote, rollback, rebuild_version, unlearn]
 
 
-@dg.op(name="retrain", out=dg.Out(dg.Nothing))
+@dg.op(name="retrain_line", out=dg.Out(dg.Nothing))
 def _retrain(context: dg.OpExecutionContext, config: Retrain, mill: dg.ResourceParam[Mill]) -> None:
     from assets.training import train_initial
 
@@ -54,7 +52,7 @@ def _retrain(context: dg.OpExecutionContext, config: Retrain, mill: dg.ResourceP
             caught_up(context, retracing.control, cast, config.wait_s)
 
 
-@dg.op(name="promote", out=dg.Out(dg.Nothing))
+@dg.op(name="choose_champion", out=dg.Out(dg.Nothing))
 def _promote(context: dg.OpExecutionContext, config: Promote, mill: dg.ResourceParam[Mill]) -> None:
     with _said(), mill.control() as control:
         [instrument] = _chosen(mill, config.instrument)
@@ -70,7 +68,7 @@ def _promote(context: dg.OpExecutionContext, config: Promote, mill: dg.ResourceP
         served(context, control, cast, lambda beat: beat.detail["line"][instrument] == cast.champion)
 
 
-@dg.op(name="rollback", out=dg.Out(dg.Nothing))
+@dg.op(name="hold_version", out=dg.Out(dg.Nothing))
 def _rollback(context: dg.OpExecutionContext, config: Rollback, mill: dg.ResourceParam[Mill]) -> None:
     with _said(), mill.control() as control:
         [instrument] = _chosen(mill, config.instrument)
@@ -81,7 +79,7 @@ def _rollback(context: dg.OpExecutionContext, config: Rollback, mill: dg.Resourc
         served(context, control, cast, lambda beat: beat.detail["version"][instrument] == config.version)
 
 
-@dg.op(name="rebuild_version", out=dg.Out(dg.Nothing))
+@dg.op(name="make_again", out=dg.Out(dg.Nothing))
 def _rebuild(context: dg.OpExecutionContext, config: Rebuild, mill: dg.ResourceParam[Mill]) -> None:
     with _said(), _retracing(context, mill) as (retracing, _roles):
         [instrument] = _chosen(mill, config.instrument)
@@ -113,7 +111,7 @@ def _rebuild(context: dg.OpExecutionContext, config: Rebuild, mill: dg.ResourceP
         context.log.info("version %d is what it says it is (%s)%s", version.number, where, done)
 
 
-@dg.op(name="unlearn", out=dg.Out(dg.Nothing))
+@dg.op(name="leave_out", out=dg.Out(dg.Nothing))
 def _unlearn(context: dg.OpExecutionContext, config: Unlearn, mill: dg.ResourceParam[Mill]) -> None:
     with _said(), _retracing(context, mill) as (retracing, roles):
         [instrument] = _chosen(mill, config.instrument)
@@ -172,7 +170,7 @@ def _said() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _retracing(context: dg.OpExecutionContext, mill: Mill) -> Iterator[tuple[Retracing, Roles]]:
+def _retracing(context: dg.OpExecutionContext, mill: Mill) -> Iterator[tuple["Retracing", Roles]]:
     from assets.retracing import Retracing
     from warehouse.keys import model_key
 
@@ -204,7 +202,7 @@ def _chosen(mill: Mill, wanted: str, *, several: bool = False) -> tuple[str, ...
     return (wanted,)
 
 
-def _landed(mill: Mill, lake: Lake, instrument: str) -> int:
+def _landed(mill: Mill, lake: "Lake", instrument: str) -> int:
     from assets.history import ends_of
 
     return ends_of(mill, lake, "examples", history_of(mill.project))[instrument]

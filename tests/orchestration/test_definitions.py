@@ -7,7 +7,7 @@ import sys
 import dagster as dg
 import pytest
 
-from domain.services import STREAMS
+from domain.services import SERVICES
 from orchestration.definitions import definitions
 from orchestration.instance import prepare_instance
 from tests.mills import ROOT, mill_at
@@ -25,8 +25,8 @@ def test_definitions_are_loadable_and_explain_every_asset(defs):
     keys = {spec.key.to_user_string(): spec for spec in specs}
     assert set(keys) == {
         *("bars", "features", "examples", "initial_model", "predictions"),
-        *("model_versions/simulated_BTC_USD", "model_versions/simulated_ETH_USD"),
-        *(f"services/{name}" for name in STREAMS),
+        *(f"model_versions/simulated_{name}_USD{part}" for name in ("BTC", "ETH") for part in ("", "_challenger")),
+        *(f"services/{name}" for name in SERVICES),
     }
     assert {spec.group_name for spec in specs} == {"history", "models", "services", "model_versions"}
     for spec in specs:
@@ -46,12 +46,14 @@ def test_the_graph_reads_as_the_data_flows(defs):
     assert parents("services/ingest") == {"initial_model"}
     assert parents("services/trainer") == {"initial_model", "services/featurizer"}
     assert parents("model_versions/simulated_BTC_USD") == {"initial_model", "services/trainer"}
+    assert parents("model_versions/simulated_BTC_USD_challenger") == {"initial_model", "services/challenger"}
     assert parents("predictions") == {"services/predictor"}
 
 
 def test_jobs_sensors_and_the_schedule_are_there_and_on(defs):
     repository = defs.get_repository_def()
-    assert {"bootstrap", "backfill", "redeploy", "train"} <= set(repository.job_names)
+    asked_for = {"retrain", "promote", "rollback", "rebuild_version", "unlearn"}
+    assert {"bootstrap", "backfill", "redeploy", "train"} | asked_for <= set(repository.job_names)
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
     assert set(sensors) == {"bootstrap", "health", "versions"}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
