@@ -61,7 +61,7 @@ def services_asset() -> dg.AssetsDefinition:
         names = [name for name in FLOW if key_of(name) in context.selected_asset_keys]
 
         def refuse(name: str, cure: str) -> None:
-            context.instance.add_run_tags(context.run_id, {refusal_tag(name): cure})
+            context.instance.add_run_tags(context.run.run_id, {refusal_tag(name): cure})
 
         faults: dict[str, Settled] = {}
         healthy: dict[str, dg.MaterializeResult[None]] = {}

@@ -22,8 +22,8 @@ from domain.services import FLOW
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("domain", "markets", "warehouse", "streaming", "assets", "orchestration")
 
-COMPOSITION_ROOT = "orchestration.bootstrap"
-"""Where a service begins. The command line, which hands over to it and does no more, is no part of a service."""
+COMPOSITION_ROOT, SETTINGS = "orchestration.bootstrap", "orchestration.settings"
+"""Where a service begins. The command line, which hands the second's answer to the first, is no part of a service."""
 
 
 def config_digest(project: Project, name: str) -> str:
@@ -102,7 +102,8 @@ def _tree() -> dict[Path, Stamp]:
 def _closure(name: str, tree: Mapping[Path, Stamp]) -> set[Path]:
     others = frozenset(f"_{other}" for other in ("broker", *FLOW) if other != name)
     found: set[Path] = set()
-    seen, waiting = {COMPOSITION_ROOT}, [COMPOSITION_ROOT]
+    waiting = [COMPOSITION_ROOT, SETTINGS]
+    seen = set(waiting)
     while waiting:
         module = waiting.pop()
         for path in _files_of(module):

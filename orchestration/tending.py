@@ -12,7 +12,10 @@ from orchestration.homes import Status
 
 WINDOW_S = 600.0
 MOST = 3
-"""Redeployments within ``WINDOW_S`` after which a service that still ails is given up until a person acts."""
+"""Redeployments in a row, of which none led to health, after which a service is given up until a person acts."""
+
+MOST_MENDED = 12
+"""Redeployments within ``WINDOW_S``, though each led to health: one that lives for less than a minute is in a loop."""
 
 STEADY_S = 120.0
 """Health that makes former redeployments forgotten."""
@@ -82,6 +85,7 @@ class Memory:
     redeployed : when, unix seconds, within the window
     healthy_since : unix seconds, None while it is not
     mended : whether it was healthy after the last redeployment
+    vain : redeployments since it was last healthy
     gave_up : why; empty while it is tended
     in_vain : the fingerprint that it was given up with
     refused : why today's code or configuration does not replace what runs; empty when it may
@@ -94,6 +98,7 @@ class Memory:
     redeployed: list[float] = field(default_factory=list)
     healthy_since: float | None = None
     mended: bool = True
+    vain: int = 0
     gave_up: str = ""
     in_vain: str = ""
     refused: str = ""
@@ -177,7 +182,7 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
     if ailment is None:
         memory.suspected, memory.since = "", None
         if look.status.phase == "done" or ready(look.own_beat, now):
-            memory.mended, memory.gave_up = True, ""
+            memory.mended, memory.vain, memory.gave_up = True, 0, ""
             memory.healthy_since = memory.healthy_since or now
             if now - memory.healthy_since >= STEADY_S:
                 memory.redeployed = []
@@ -187,7 +192,7 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
     confirmed = ailment.certain or memory.suspected == ailment.kind
     memory.suspected = ailment.kind
     if memory.gave_up and ailment.cure != memory.in_vain:
-        memory.gave_up, memory.redeployed = "", []  # a person changed something since
+        memory.gave_up, memory.redeployed, memory.vain = "", [], 0  # a person changed something since
     if memory.gave_up or not confirmed:
         return False
     if ailment.outside:
@@ -195,14 +200,17 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
     # A new change is a person's doing, and a new start; the same change twice means that deploying it did not help.
     new_start = ailment.ours and memory.treated != ailment.kind
     memory.redeployed = [] if new_start else [at for at in memory.redeployed if now - at < WINDOW_S]
-    if len(memory.redeployed) >= MOST:
-        memory.gave_up = f"{MOST} redeployments did not help, last: {ailment.words}"
-        memory.in_vain = ailment.cure
+    memory.vain = 0 if new_start else memory.vain
+    if memory.vain >= MOST or len(memory.redeployed) >= MOST_MENDED:
+        helped = "did not help" if memory.vain >= MOST else f"within {WINDOW_S / 60:.0f} min helped for a moment each"
+        count = MOST if memory.vain >= MOST else len(memory.redeployed)
+        memory.gave_up, memory.in_vain = f"{count} redeployments {helped}, last: {ailment.words}", ailment.cure
         return False
-    if not memory.mended and memory.redeployed and now - memory.redeployed[-1] < PAUSES_S[len(memory.redeployed)]:
+    if not memory.mended and memory.redeployed and now - memory.redeployed[-1] < PAUSES_S[memory.vain]:
         return False
     if not new_start:
         memory.redeployed.append(now)
+        memory.vain += 1
     memory.mended, memory.suspected, memory.treated = False, "", ailment.kind
     return True
 

@@ -71,7 +71,7 @@ class TinyServices:
     """Deploys services as processes that only beat; a crashing one ends with its last words."""
 
     def __init__(self, mill: Mill, crashing: frozenset[str] = frozenset()) -> None:
-        self.deployment = Deployment(mill.places, mill.project)
+        self.mill, self.deployment = mill, Deployment(mill.places, mill.project)
         self.supervisor = Supervisor(self.deployment.supervisor.root, Policy(max_fails=0, grace_s=2.0))
         self.control, self.crashing = mill.places.control, crashing
         self.rehearsal, self.rehearsed = "", []

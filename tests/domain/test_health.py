@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from domain.health import BEAT_TTL, READY_LAG, STALL, START_GRACE, Beat, live, ready
+from domain.health import BEAT_TTL, READY_LAG, STALL, START_GRACE, VERSION_GRACE, Beat, live, overdue, ready
 
 NOW = 10_000.0
 WELL = Beat("trainer", "a", 1, "running", 1, {"features/0": 5}, 5, NOW - 1, 3, True, NOW - 1, NOW - 1_000)
@@ -63,3 +63,12 @@ def test_catching_up_is_live_but_not_ready():
 
 def test_its_own_word_counts():
     assert not ready(replace(WELL, ready=False), NOW)
+
+
+def test_a_version_is_overdue_after_its_grace_and_never_where_none_is_due():
+    assert overdue(WELL, NOW) == 0
+    assert overdue(replace(WELL, detail={"due_at": None}), NOW) == 0
+    assert overdue(replace(WELL, detail={"due_at": NOW - VERSION_GRACE}), NOW) == 0
+    late = replace(WELL, detail={"due_at": NOW - VERSION_GRACE - 1})
+    assert overdue(late, NOW) == VERSION_GRACE + 1
+    assert overdue(replace(late, phase="draining"), NOW) == 0

@@ -8,11 +8,13 @@ import pytest
 from assets.partitions import history_of
 from assets.services import REASON
 from assets.versions import version_key
+from domain.health import Beat
 from orchestration.jobs import BOOTSTRAP
 from orchestration.runs import KILLED
 from orchestration.sensors import ATTEMPTS, bootstrap_sensor
 from orchestration.versions import SAMPLE_S, versions_sensor
 from tests.orchestration.ticks import age, bare_job, first_models, publish, requests, said
+from warehouse.heartbeats import Heartbeats
 from warehouse.registry import Registry
 
 
@@ -99,6 +101,45 @@ class TestVersions:
                 recorded += [event.metadata["version"].value for event in tick(sensor).asset_events or []]
         recorded += [event.metadata["version"].value for event in tick(sensor).asset_events or []]
         assert recorded == [1, 2, 3, 4, 5, 6, 7]
+
+    @pytest.mark.parametrize("cursor", ["that of the tick before", None])
+    def test_killed_between_events_and_cursor_or_with_its_cursor_reset_none_is_repeated_or_forgotten(
+        self, mill, control, instance, sensor, tick, cursor
+    ):
+        line, recorded = "simulated:BTC-USD", []
+
+        def go_on(published):
+            for n in published:
+                publish(mill, control, line, n, "initial" if n == 1 else "update")
+                age(control, n, line, 1_000.0 + SAMPLE_S / 2 * n)
+            before = tick.cursors.get("versions")
+            for event in tick(sensor).asset_events:
+                instance.report_runless_asset_event(event)
+                recorded.append(event.metadata["version"].value)
+            # The daemon dies here, or a person resets the cursor.
+            tick.cursors["versions"] = before if cursor else None
+
+        go_on(range(1, 5))
+        go_on([])
+        go_on(range(5, 10))
+        go_on([10])
+        assert recorded == [1, 3, 5, 7, 9]
+
+    def test_a_version_says_what_it_grew_from_and_how_old_its_knowledge_is(self, mill, control, sensor, tick):
+        line = "simulated:BTC-USD"
+        publish(mill, control, line, 100, "initial")
+        publish(mill, control, line, 130, parent=1, offsets={"features/0": 7}, snapshot=3)
+        age(control, 1, line, 1_000.0)
+        clock = Beat("featurizer", "a", 1, "running", 0, {}, 1, 0.0, 0, True, 0.0, 0.0, {"watermark": 190 * 10**9})
+        Heartbeats(control).beat(clock)
+        first, second = (event.metadata for event in tick(sensor).asset_events)
+        assert {"parent", "n_learned_since_parent"}.isdisjoint(first)
+        assert first["model_age_s"].value == 90.0
+        assert second["parent"].value == 1
+        assert second["n_learned_since_parent"].value == 30
+        assert second["model_age_s"].value == 60.0
+        assert second["snapshot"].value == 3
+        assert second["offsets"].data == {"features/0": 7}
 
     def test_a_refused_version_becomes_one_observation_of_its_line(self, mill, control, sensor, tick):
         line, other = mill.project.instruments

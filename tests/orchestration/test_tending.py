@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 
 from domain.health import Beat
 from orchestration.homes import Status
-from orchestration.tending import MOST, PAUSES_S, STEADY_S, WINDOW_S, Look, Memory, ailment_of, judge, market_clock
+from orchestration.tending import (
+    MOST,
+    MOST_MENDED,
+    PAUSES_S,
+    STEADY_S,
+    WINDOW_S,
+    Look,
+    Memory,
+    ailment_of,
+    judge,
+    market_clock,
+)
 
 NOW = 1_000_000.0
 TODAY = {"config": "c1", "code": "k1"}
@@ -76,6 +87,30 @@ def test_another_fingerprint_than_todays_is_named():
     assert (ailment.words, ailment.certain) == ("config changed (c0 -> c1)", False)
 
 
+def test_a_refused_change_is_no_ailment_but_what_the_old_process_suffers_is():
+    old = dataclasses.replace(RUNNING, meta={"config": "c0", "code": "k1"})
+    assert look_over(old, refused=True) is None
+    silent = dataclasses.replace(old, beat=dataclasses.replace(BEAT, beat_at=NOW - 12))
+    assert look_over(silent, refused=True).kind == "silent"
+
+
+def test_a_version_that_is_due_while_examples_arrive_is_missed_after_a_grace():
+    assert look_over(with_beat(detail={"due_at": NOW - 20})) is None
+    assert look_over(with_beat(detail={"due_at": None})) is None
+    ailment = look_over(with_beat(detail={"due_at": NOW - 45}))
+    assert (ailment.kind, ailment.words) == ("overdue", "a version is due for 45 s while examples arrive")
+    assert not ailment.certain
+
+
+def test_after_giving_up_other_code_or_another_configuration_is_a_new_start():
+    memory = Memory()
+    redeployments(memory, ((NOW + 5 * i, DEAD) for i in range(100)))
+    assert memory.gave_up
+    mended = ailment_of(DEAD, {**TODAY, "code": "k2"}, NOW + 600, may_end=False, refused=False)
+    assert judge(memory, DEAD, mended, NOW + 600)
+    assert not memory.gave_up
+
+
 def test_what_is_certain_is_acted_on_at_once_and_what_is_not_at_the_second_look():
     assert judge(Memory(), DEAD, look_over(DEAD), NOW)
     silent, memory = with_beat(beat_at=NOW - 12), Memory()
@@ -109,11 +144,14 @@ def test_what_never_becomes_healthy_is_tried_thrice_with_pauses_and_given_up_for
     assert 10 * WINDOW_S < 2000 * 5
 
 
-def test_a_service_that_was_healthy_in_between_is_redeployed_without_a_pause():
+def test_a_service_that_was_healthy_in_between_is_redeployed_without_a_pause_until_it_is_a_loop():
     memory = Memory()
-    looks = [(NOW + at, DEAD if at % 10 == 0 else well_at(NOW + at)) for at in range(0, 35, 5)]
-    assert redeployments(memory, looks) == [NOW, NOW + 10, NOW + 20]
-    assert memory.gave_up
+    looks = [(NOW + at, DEAD if at % 10 == 0 else well_at(NOW + at)) for at in range(0, 205, 5)]
+    assert redeployments(memory, looks) == [NOW + 10 * i for i in range(MOST_MENDED)]
+    memory = Memory()
+    looks = [(NOW + at, DEAD if at % 10 == 0 else well_at(NOW + at)) for at in range(0, 10 * MOST_MENDED + 5, 5)]
+    redeployments(memory, looks)
+    assert memory.gave_up.startswith("12 redeployments within 10 min helped for a moment each, last: process 7 ended")
 
 
 def test_giving_up_ends_when_the_service_is_seen_healthy():
@@ -156,19 +194,22 @@ def test_changes_of_a_person_are_deployed_however_many_but_the_same_one_not_for_
 
 
 @given(st.lists(st.sampled_from(["dead", "silent", "well", "late"]), max_size=300))
-def test_no_history_of_looks_makes_more_than_three_redeployments_in_a_window(names):
-    """And the memory survives its way through a cursor at any moment."""
-    memory, times = Memory(), []
+def test_no_history_of_looks_makes_more_redeployments_than_are_allowed(names):
+    """In a row without health, and in a window with it. And the memory survives its way through a cursor."""
+    memory, times, row = Memory(), [], 0
     looks = {"dead": DEAD, "silent": with_beat(beat_at=NOW - 12), "late": with_phase("backoff")}
     for i, name in enumerate(names):
         memory, at = Memory.of(memory.plain()), NOW + 5 * i
         look = looks.get(name) or well_at(at)
+        row = 0 if name == "well" else row
         if judge(memory, look, ailment_of(look, TODAY, at, may_end=False, refused=False), at):
             times.append(5 * i)
+            row += 1
+        assert row <= MOST
     for at in times:
         lately = [t for t in times if at - WINDOW_S < t <= at]
         steady = any(names[k : k + int(STEADY_S / 5) + 1].count("well") > STEADY_S / 5 for k in range(len(names)))
-        assert len(lately) <= MOST or steady
+        assert len(lately) <= MOST_MENDED or steady
 
 
 def test_the_markets_clock_is_how_far_its_bars_go():

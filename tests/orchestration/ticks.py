@@ -16,18 +16,12 @@ def requests(result):
     return result.run_requests or [] if isinstance(result, dg.SensorResult) else []
 
 
-def publish(mill, control, line, n, kind="update"):
+def publish(mill, control, line, n, kind="update", **said):
     """Publish a version; what its artifact holds is no business of a sensor."""
     lease = Leases(control).acquire(line, "test", 60.0)
     scores = {"volatility": {"rls": {"n": n, "loss": 1.0, "recent_loss": 1.0}, "mean": {"n": n, "loss": 2.0}}}
-    info = VersionInfo(
-        kind=kind,
-        watermark=n * 10**9,
-        n_learned=n,
-        digest=f"{line}/{n}",
-        metrics=scores,
-        champions={"volatility": "rls"},
-    )
+    told = {"metrics": scores, "champions": {"volatility": "rls"}} | said
+    info = VersionInfo(kind=kind, watermark=n * 10**9, n_learned=n, digest=f"{line}/{n}", **told)
     return Registry(control, mill.places.models).publish(line, b"model", info, lease)
 
 
