@@ -51,8 +51,34 @@ def parse_instrument(value: str) -> str:
     return value
 
 
+def with_driver(url: str) -> str:
+    """Return a database's URL with the one PostgreSQL driver that Tidemill and Dagster share.
+
+    >>> with_driver("postgresql://mill@db/mill")
+    'postgresql+psycopg2://mill@db/mill'
+    """
+    scheme, rest = url.partition("://")[::2]
+    return f"postgresql+psycopg2://{rest}" if scheme in {"postgres", "postgresql"} else url
+
+
+def parse_postgresql(url: str) -> str:
+    """Return a PostgreSQL URL with its driver, or nothing for none; the message repeats no password.
+
+    Raises
+    ------
+    ValueError
+        When it is of another database.
+    """
+    if url and not with_driver(url).startswith("postgresql+psycopg2://"):
+        raise ValueError(
+            f"{url.partition('://')[0]!r} is no PostgreSQL; write postgresql://user:password@host/database"
+        )
+    return with_driver(url)
+
+
 Duration = Annotated[int, BeforeValidator(parse_duration)]
 InstrumentId = Annotated[str, AfterValidator(parse_instrument)]
+PostgresqlUrl = Annotated[str, AfterValidator(parse_postgresql)]
 TopicPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)]
 
 
@@ -181,6 +207,7 @@ class Places(Frozen):
     kafka_topic_prefix : before every topic's name on the broker, so that several mills can share one
     kafka : further client settings (``security.protocol`` ...), passed through to librdkafka
     control_url : SQLAlchemy URL; empty means SQLite below home
+    dagster_url : PostgreSQL of Dagster's runs, events and ticks; empty means SQLite below home
     lake_catalog : DuckLake catalog; empty means SQLite below home
     model_key : signs model versions, at least 32 characters; empty means a key made once below home
     """
@@ -190,7 +217,8 @@ class Places(Frozen):
     kafka_bootstrap_servers: str = ""
     kafka_topic_prefix: TopicPrefix = ""
     kafka: dict[str, str] = {}
-    control_url: str = ""
+    control_url: str = Field(default="", repr=False)
+    dagster_url: PostgresqlUrl = Field(default="", repr=False)
     lake_catalog: str = ""
     model_key: str = Field(default="", repr=False)
     broker_port: int = 19092

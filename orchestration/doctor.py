@@ -55,6 +55,7 @@ def _findings() -> Iterator[Finding]:
     yield from _ports(places, Deployment(places, project))
     yield _tried("lake extensions", _extensions)
     yield _tried("control database", lambda: _control(places))
+    yield _tried("Dagster's storage", lambda: _storage(places))
     yield _tried("broker", lambda: _broker(places, Deployment(places, project)))
 
 
@@ -105,6 +106,14 @@ def _control(places: Places) -> str:
         return "none yet; 'tidemill up' makes one"
     Control.open(places.control).close()
     return "answers"
+
+
+def _storage(places: Places) -> str:
+    if not places.dagster_url:
+        return f"SQLite below {places.home.absolute() / 'dagster'}"
+    from warehouse.engines import probe
+
+    return f"{probe(places.dagster_url, 'TIDEMILL_DAGSTER_URL')} answers"
 
 
 def _broker(places: Places, deployment: Deployment) -> str:

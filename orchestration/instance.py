@@ -6,19 +6,36 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).with_name("dagster.yaml")
 
+POSTGRESQL = """
+# Runs, events and ticks are in PostgreSQL. Its URL may hold a password: Dagster reads it from the environment.
+storage: { postgres: { postgres_url: { env: TIDEMILL_DAGSTER_URL } } }
+"""
 
-def prepare_instance(home: Path) -> Path:
+
+def prepare_instance(home: Path, url: str = "") -> Path:
     """Write ``dagster.yaml`` into the instance's directory and return that directory, for ``DAGSTER_HOME``.
 
     Parameters
     ----------
-    home : Tidemill's; runs, events and ticks are kept in its folder ``dagster``
+    home : Tidemill's; logs and, without a PostgreSQL, runs, events and ticks are kept in its folder ``dagster``
+    url : of the PostgreSQL that keeps runs, events and ticks; empty for SQLite
+
+    Raises
+    ------
+    UsageError, Unavailable
+        As ``warehouse.engines.probe``: nothing is written then.
     """
+    wanted = TEMPLATE.read_text("utf-8")
+    if url:
+        from warehouse.engines import probe
+
+        probe(url, "TIDEMILL_DAGSTER_URL")
+        wanted += POSTGRESQL
     directory = home.absolute() / "dagster"
     directory.mkdir(parents=True, exist_ok=True)
-    settings, wanted = directory / "dagster.yaml", TEMPLATE.read_bytes()
-    if not settings.exists() or settings.read_bytes() != wanted:
+    settings = directory / "dagster.yaml"
+    if not settings.exists() or settings.read_text("utf-8") != wanted:
         staged = settings.with_suffix(".new")
-        staged.write_bytes(wanted)
+        staged.write_text(wanted, "utf-8")
         staged.replace(settings)
     return directory

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from domain.config import Places, Project, TopicPrefix
+from domain.config import Places, PostgresqlUrl, Project, TopicPrefix
 from domain.errors import UsageError
 
 
@@ -23,6 +23,7 @@ class _Environment(BaseSettings):
     kafka_topic_prefix: TopicPrefix = ""
     kafka: dict[str, str] = {}
     control_url: str = ""
+    dagster_url: PostgresqlUrl = ""
     lake_catalog: str = ""
     model_key: str = ""
     broker_port: int = Places().broker_port

@@ -31,6 +31,8 @@ def up(wait_s: float) -> None:
     ------
     UsageError
         When a port is taken by somebody else.
+    Unavailable
+        When Dagster's PostgreSQL is out of reach.
     BadState
         When something gives up, or nothing is served in time.
     """
@@ -40,7 +42,7 @@ def up(wait_s: float) -> None:
     deployment = Deployment(places, read_project(places.config))
     places.home.mkdir(parents=True, exist_ok=True)
     _refuse_taken_ports(places, deployment)
-    prepare_instance(places.home)
+    prepare_instance(places.home, places.dagster_url)
     began = time.monotonic()
     for name in _foundation(places):
         deployment.start(name)

@@ -1,4 +1,4 @@
-"""What is not everywhere: recorded files of real markets, which lie beside the project, and Apache Kafka."""
+"""What is not everywhere: recorded files of real markets, which lie beside the project, Apache Kafka and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from deploy.kafka.jars import Missing
 from deploy.kafka.node import KafkaNode
+from tests import postgresql
 
 SHELF = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -38,3 +39,17 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNode]:
         yield node
     finally:
         node.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Postgresql]:
+    """Return the one PostgreSQL server of all tests, which gives each its own database; without binaries they skip."""
+    try:
+        server = postgresql.Postgresql()
+    except postgresql.NoServerError as missing:
+        pytest.skip(f"no PostgreSQL: {missing}")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from domain.config import with_driver
 from domain.errors import BadState, Unavailable
-from warehouse.engines import Pace, engine_of
+from warehouse.engines import Pace, engine_of, one_line
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ class Control:
     """
 
     def __init__(self, url: str, now: Callable[[], float] = time.time, pace: Pace = Pace.DURABLE) -> None:
-        self.url = sa.engine.make_url(url)
+        self.url = sa.engine.make_url(with_driver(url))
         self._durable = engine_of(self.url, pace, now)
         self._brisk = engine_of(self.url, Pace.BRISK, now)
 
@@ -209,7 +210,7 @@ class Control:
                     return work(connection)
             except sa.exc.IntegrityError as error:
                 if not remaining:
-                    raise BadState(f"the control database {self.url!r} refused: {error.orig}") from error
+                    raise BadState(f"the control database {self.url!r} refused: {one_line(error)}") from error
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
@@ -263,12 +264,11 @@ class Control:
         except sa.exc.IntegrityError:
             raise
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-            cause = getattr(error, "orig", None) or error
             raise Unavailable(
-                f"the control database {self.url!r} cannot be used ({cause}); is it up and writable?"
+                f"the control database {self.url!r} cannot be used ({one_line(error)}); is it up and writable?"
             ) from error
         except sa.exc.DBAPIError as error:
-            raise BadState(f"the control database {self.url!r} refused: {error.orig}") from error
+            raise BadState(f"the control database {self.url!r} refused: {one_line(error)}") from error
 
 
 def upsert(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from domain.errors import UsageError
+from domain.config import with_driver
+from domain.errors import Unavailable, UsageError
 
 _BACKENDS = ("sqlite", "postgresql")
+_CONNECT_S = 5
+EXTRA = "install Tidemill's extra: pip install 'tidemill[postgres]'"
 
 
 class Pace(enum.Enum):
@@ -47,12 +51,42 @@ def engine_of(url: sa.URL, pace: Pace, now: Callable[[], float] = time.time) -> 
     try:
         engine = sa.create_engine(url, json_serializer=to_json, pool_pre_ping=backend != "sqlite")
     except ModuleNotFoundError as error:
-        raise UsageError(f"TIDEMILL_CONTROL_URL: the driver {error.name} is not installed; pip install it") from error
+        raise UsageError(f"TIDEMILL_CONTROL_URL: the driver {error.name} is not installed; {EXTRA}") from error
     if backend == "sqlite":
         _prepare_sqlite(engine, *pace.value, now)
     else:
         _prepare_postgresql(engine, *pace.value)
     return engine
+
+
+def probe(url: str, variable: str) -> str:
+    """Return the name and version of the PostgreSQL server behind a URL.
+
+    Parameters
+    ----------
+    variable : where the URL was set, for the message
+
+    Raises
+    ------
+    UsageError
+        When the driver, or what Dagster needs beside it, is not installed.
+    Unavailable
+        When the server cannot be reached within 5 s or refuses the user.
+    """
+    for needed in ("psycopg2", "dagster_postgres"):
+        if importlib.util.find_spec(needed) is None:
+            raise UsageError(f"{variable}: {needed} is not installed; {EXTRA}")
+    engine = sa.create_engine(with_driver(url), poolclass=sa.NullPool, connect_args={"connect_timeout": _CONNECT_S})
+    try:
+        with engine.connect() as connection:
+            return f"PostgreSQL {connection.exec_driver_sql('SHOW server_version').scalar_one()}"
+    except sa.exc.OperationalError as error:
+        raise Unavailable(f"{variable}: {engine.url!r} cannot be used ({one_line(error)}); is it up?") from error
+
+
+def one_line(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> str:
+    """Return what the driver said, in one line: PostgreSQL's errors have several, with tabs."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def to_json(value: object) -> str:

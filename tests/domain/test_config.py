@@ -160,3 +160,13 @@ def test_places_lie_below_home_unless_said_otherwise(tmp_path):
 def test_a_prefix_is_what_a_topic_name_may_begin_with(prefix):
     with pytest.raises(ValidationError):
         Places(kafka_topic_prefix=prefix)
+
+
+def test_a_dagster_url_is_postgresql_with_the_installed_driver_and_its_password_is_never_repeated():
+    for url in ("postgresql://mill:secret@db/mill", "postgres://mill:secret@db/mill"):
+        places = Places(dagster_url=url, control_url=url)
+        assert places.dagster_url == "postgresql+psycopg2://mill:secret@db/mill"
+        assert "secret" not in repr(places)
+    with pytest.raises(ValidationError, match="'mysql' is no PostgreSQL; write postgresql://") as caught:
+        Places(dagster_url="mysql://mill:secret@db/mill")
+    assert "secret" not in caught.value.errors()[0]["msg"]

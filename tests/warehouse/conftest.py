@@ -26,9 +26,19 @@ from warehouse.tables import SCHEMAS
 HOUSE = Path(__file__).parents[2]
 
 
+def pytest_generate_tests(metafunc):
+    """Try each law of a module with ``DATABASES`` on all of them; its child processes know only SQLite."""
+    asks = getattr(metafunc.module, "DATABASES", ())
+    if asks and "places" in metafunc.fixturenames and "processes" not in metafunc.fixturenames:
+        metafunc.parametrize("places", asks, indirect=True)
+
+
 @pytest.fixture
-def places(tmp_path):
-    return Places(home=tmp_path / "home")
+def places(tmp_path, request):
+    home = tmp_path / "home"
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return Places(home=home)
+    return Places(home=home, control_url=request.getfixturevalue("postgres").database())
 
 
 @pytest.fixture(scope="session")

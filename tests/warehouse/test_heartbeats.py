@@ -1,13 +1,14 @@
-import sqlite3
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from domain.errors import Unavailable
 from domain.health import Beat
-from warehouse.control import Control
+from warehouse.control import Control, metadata
 from warehouse.heartbeats import Heartbeats
 
+DATABASES = ("sqlite", "postgresql")
 BEAT = Beat("trainer", "a", 7, "running", 2, {"features/0": 5}, 5, 90.5, 3, True, 100.25, 10.0, {"version": 4})
 
 
@@ -36,13 +37,14 @@ def test_an_unknown_figure_is_null_and_not_a_failure(heartbeats):
 
 def test_a_beat_is_dropped_rather_than_waited_for(heartbeats, places):
     heartbeats.beat(BEAT)
-    holder = sqlite3.connect(places.home / "control.sqlite", isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    try:
+
+    def hold(connection):
+        connection.execute(sa.update(metadata.tables["heartbeats"]).values(pid=8))
         assert not heartbeats.beat(replace(BEAT, beat_at=200.0))
         assert heartbeats.beats() == [BEAT]
-    finally:
-        holder.close()
+
+    with Control.open(places.control) as other:
+        other.write(hold)
     assert heartbeats.beat(replace(BEAT, beat_at=300.0))
 
 

@@ -6,6 +6,7 @@ from domain.errors import LeaseLost, Unavailable
 from warehouse.control import Control
 from warehouse.leases import Leases
 
+DATABASES = ("sqlite", "postgresql")
 LINE = "simulated:BTC-USD"
 
 

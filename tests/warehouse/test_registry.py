@@ -16,6 +16,7 @@ from warehouse.leases import Leases
 from warehouse.refusals import Refusals
 from warehouse.registry import Registry, VersionInfo
 
+DATABASES = ("sqlite", "postgresql")
 LINE = "simulated:BTC-USD"
 INFO = VersionInfo(
     kind="update",

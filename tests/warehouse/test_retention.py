@@ -17,6 +17,7 @@ from warehouse.registry import VersionInfo
 from warehouse.retention import FALLBACKS, PRUNE_S, SWEEP_S, Retention, holder_of, prune, sweep
 from warehouse.roles import Roles
 
+DATABASES = ("sqlite", "postgresql")
 LINE, OTHER = "simulated:BTC-USD", "simulated:BTC-USD2"
 INFO = VersionInfo(kind="update", watermark=9, n_learned=5, digest="d")
 YEAR_S = 365 * 86_400.0

@@ -1,0 +1,87 @@
+"""Dagster's instance in both of its storages, and what is said when one of them cannot be had."""
+
+import importlib.util
+
+import dagster as dg
+import pytest
+
+from domain.config import Places
+from domain.errors import Unavailable, UsageError
+from orchestration import doctor
+from orchestration.deployment import Deployment
+from orchestration.instance import prepare_instance
+from tests.instances import STORAGES, instance_at
+from tests.mills import mill_at
+from tests.postgresql import PASSWORD, USER
+
+DAYS = dg.StaticPartitionsDefinition(["2025-01-01", "2025-01-02"])
+VERSIONS = dg.AssetKey(["model_versions", "line"])
+NOWHERE = f"postgresql://{USER}:{PASSWORD.replace('/', '%2F')}@127.0.0.1:1/mill"
+
+
+@pytest.fixture(params=STORAGES)
+def instance(request, tmp_path):
+    url = request.getfixturevalue("postgres").database() if request.param == "postgresql" else ""
+    with instance_at(tmp_path, url) as instance:
+        assert request.param in type(instance.event_log_storage).__module__.replace("postgres.", "postgresql.")
+        yield instance
+
+
+def test_partitions_runless_events_checks_and_ticks_are_kept(instance):
+    @dg.asset(partitions_def=DAYS)
+    def bars():
+        return None
+
+    job = dg.Definitions(assets=[bars], jobs=[dg.define_asset_job("fill", [bars])]).resolve_job_def("fill")
+    assert job.execute_in_process(instance=instance, partition_key="2025-01-01").success
+    assert instance.get_materialized_partitions(dg.AssetKey("bars")) == {"2025-01-01"}
+
+    instance.report_runless_asset_event(dg.AssetMaterialization(VERSIONS, metadata={"version": 7}))
+    latest = instance.get_latest_materialization_event(VERSIONS)
+    assert latest.asset_materialization.metadata["version"].value == 7
+
+    check = dg.AssetCheckKey(VERSIONS, "skill")
+    for passed in (True, False):
+        instance.report_runless_asset_event(dg.AssetCheckEvaluation(VERSIONS, "skill", passed, {}))
+    [record] = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).values()
+    assert record.evaluation.passed is False
+
+
+def test_a_password_is_left_in_the_environment(tmp_path, postgres):
+    url = postgres.database()
+    settings = prepare_instance(tmp_path, url) / "dagster.yaml"
+    assert "TIDEMILL_DAGSTER_URL" in settings.read_text()
+    assert "secret" not in settings.read_text()
+    assert "storage:" not in (prepare_instance(tmp_path) / "dagster.yaml").read_text(), "and SQLite comes back"
+
+
+def test_services_are_told_the_url_with_the_driver_that_is_installed(tmp_path):
+    mill = mill_at(tmp_path)
+    places = Places(home=tmp_path, dagster_url="postgresql://mill@db/dagster")
+    told = Deployment(places, mill.project).environment()
+    assert told["TIDEMILL_DAGSTER_URL"] == "postgresql+psycopg2://mill@db/dagster"
+
+
+def test_a_server_out_of_reach_is_one_line_without_its_password_and_nothing_is_written(tmp_path):
+    with pytest.raises(Unavailable, match=r"TIDEMILL_DAGSTER_URL: .*127\.0\.0\.1:1.* is it up") as caught:
+        prepare_instance(tmp_path, NOWHERE)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "dagster").exists()
+
+
+def test_the_missing_extra_is_named(tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "dagster_postgres" else found(name))
+    with pytest.raises(UsageError, match=r"dagster_postgres is not installed; .*tidemill\[postgres\]"):
+        prepare_instance(tmp_path, NOWHERE)
+
+
+def test_the_doctor_looks_at_both_databases(tmp_path, postgres):
+    places = Places(home=tmp_path, control_url=postgres.database(), dagster_url=postgres.database())
+    assert doctor._control(places) == "answers"
+    assert doctor._storage(places).startswith("PostgreSQL 1")
+    finding = doctor._tried("storage", lambda: doctor._storage(Places(home=tmp_path, dagster_url=NOWHERE)))
+    assert not finding.well
+    assert "is it up?" in finding.words
+    assert doctor._storage(Places(home=tmp_path)) == f"SQLite below {tmp_path / 'dagster'}"
