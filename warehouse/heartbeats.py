@@ -39,6 +39,15 @@ class Heartbeats:
         return [Beat(**row) for row in rows]
 
     def forget(self, before: float) -> int:
-        """Drop instances that have not beaten since ``before`` (unix seconds); return how many."""
-        stale = heartbeats.c.beat_at < before
-        return int(self._control.write(lambda c: c.execute(sa.delete(heartbeats).where(stale)).rowcount))
+        """Drop instances that have not beaten since ``before`` (unix seconds); return how many.
+
+        The last beat of a service stays: after a long pause it alone says how far the market was.
+        """
+
+        def work(connection: sa.Connection) -> int:
+            c = heartbeats.c
+            newest = sa.select(c.service, sa.func.max(c.beat_at).label("beat_at")).group_by(c.service).subquery()
+            last = sa.exists().where(newest.c.service == c.service, newest.c.beat_at == c.beat_at)
+            return int(connection.execute(sa.delete(heartbeats).where(c.beat_at < before, ~last)).rowcount)
+
+        return self._control.write(work)

@@ -77,12 +77,27 @@ def tidy(lake: Lake, control: Control, keep_s: float = KEEP_S) -> Tidied:
     Each step holds the writers' lock on its own and for a fraction of a second; call it every few minutes. The
     newest snapshot and pinned ones never expire; a file outlives its last snapshot by one to two days.
     """
-    merged = sum(_merged(lake, table) for table in SCHEMAS)
+    return Tidied(merge(lake), *expire(lake, control, keep_s))
+
+
+def merge(lake: Lake) -> int:
+    """Make one file of adjacent small ones, table by table; return how many there were."""
+    return sum(_merged(lake, table) for table in SCHEMAS)
+
+
+def expire(lake: Lake, control: Control, keep_s: float = KEEP_S) -> tuple[int, int]:
+    """Expire up to 1,000 snapshots older than ``keep_s`` that nobody pinned, and remove files that none names.
+
+    Returns
+    -------
+    tuple of int
+        Snapshots and files.
+    """
     expired = lake.write(lambda c: _expire(c, pinned(control), keep_s))
     removed = lake.write(
         lambda c: len(c.execute(f"CALL ducklake_cleanup_old_files('lake', older_than => {_GRACE})").fetchall())
     )
-    return Tidied(merged, expired, removed)
+    return expired, removed
 
 
 def sweep(lake: Lake) -> int:

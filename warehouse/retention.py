@@ -63,6 +63,11 @@ def holder_of(line: str, number: int) -> str:
     return f"version/{line}/{number}"
 
 
+def lines(control: Control) -> list[str]:
+    """Return all lines that have versions, those of instruments that are no longer configured too."""
+    return sorted(control.read(lambda c: c.execute(sa.select(versions.c.line).distinct()).scalars().all()))
+
+
 def prune(control: Control, root: Path, line: str) -> list[int]:
     """Remove up to ``AT_ONCE`` versions of a line that need not stay, oldest first; return their numbers.
 

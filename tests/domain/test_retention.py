@@ -1,10 +1,12 @@
 """What may be removed: laws that hold for any versions at any time."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.retention import DAY_S, HOUR_S, MONTH_S, Age, expired
+from domain.retention import DAY_S, EVENTS, HOUR_S, MONTH_S, VERSIONS, Age, Tier, expired
 
 NOW = 20_000 * DAY_S + 12_345.0
 agos = st.one_of(st.floats(-10, 2 * HOUR_S), st.floats(0, 2 * DAY_S), st.floats(0, 1.2 * MONTH_S))
@@ -83,3 +85,18 @@ def test_every_version_stays_for_an_hour_one_an_hour_for_a_day_and_one_a_day_for
 def test_a_line_that_publishes_once_a_second_keeps_some_thousands(days, at_most):
     ages = [Age(n, NOW - DAY_S * days + n) for n in range(1, int(DAY_S * days) + 1, 1 if days <= 1 else 7)]
     assert HOUR_S / 7 < len(survivors(ages, expired(ages, (), NOW))) <= at_most
+
+
+def test_a_year_of_events_once_a_minute_keeps_two_thousand():
+    ages = [Age(n, NOW - 60.0 * n) for n in range(365 * 1440)]
+    assert len(survivors(ages, expired(ages, (), NOW, EVENTS))) <= 1441 + 6 * 24 + 1 + 359
+
+
+@pytest.mark.parametrize("rule", [VERSIONS, EVENTS])
+def test_the_periods_of_a_tier_are_whole_periods_of_the_one_before(rule):
+    """So that the first of a day was the first of its hour, and is still there when the hours go."""
+    assert rule[0].every_s == 0.0
+    for finer, coarser in itertools.pairwise(rule[1:]):
+        assert isinstance(coarser, Tier)
+        assert coarser.every_s % finer.every_s == 0.0
+        assert coarser.until_s > finer.until_s

@@ -60,3 +60,10 @@ def test_instances_long_gone_are_forgotten(heartbeats):
     heartbeats.beat(replace(BEAT, instance="b", beat_at=500.0))
     assert heartbeats.forget(before=400.0) == 1
     assert [beat.instance for beat in heartbeats.beats()] == ["b"]
+
+
+def test_the_last_beat_of_a_service_stays_however_old_it_is(heartbeats):
+    for instance, service, at in (("a", "trainer", 100.0), ("b", "trainer", 200.0), ("c", "ingest", 50.0)):
+        heartbeats.beat(replace(BEAT, instance=instance, service=service, beat_at=at))
+    assert heartbeats.forget(before=900.0) == 1
+    assert [beat.instance for beat in heartbeats.beats()] == ["c", "b"]

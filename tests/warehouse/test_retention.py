@@ -14,7 +14,7 @@ from warehouse.control import database_now, pins, upsert, versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.leases import Leases
 from warehouse.registry import VersionInfo
-from warehouse.retention import FALLBACKS, PRUNE_S, SWEEP_S, Retention, holder_of, prune, sweep
+from warehouse.retention import FALLBACKS, PRUNE_S, SWEEP_S, Retention, holder_of, lines, prune, sweep
 from warehouse.roles import Roles
 
 DATABASES = ("sqlite", "postgresql")
@@ -79,6 +79,13 @@ def test_lines_are_pruned_apart(registry, lease, control, places):
     prune(control, places.models, OTHER)
     assert numbers(registry) == list(range(1, 21))
     assert registry.count(OTHER) == FALLBACKS
+
+
+def test_lines_are_known_by_their_versions(registry, lease, control):
+    assert lines(control) == []
+    grow(registry, lease, 2)
+    grow(registry, Leases(control).acquire(OTHER, "trainer", 60), 1)
+    assert lines(control) == [LINE, OTHER]
 
 
 def test_refusals_go_with_their_versions(registry, lease, control, places):
