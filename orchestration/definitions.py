@@ -22,6 +22,7 @@ from orchestration.deployment import Deployment
 from orchestration.health import health_sensor
 from orchestration.jobs import jobs
 from orchestration.lines import line_jobs
+from orchestration.maintenance import maintenance, maintenance_schedule
 from orchestration.schedules import clock_of, closed_day_schedule
 from orchestration.sensors import bootstrap_sensor
 from orchestration.settings import read_places, read_project
@@ -82,9 +83,9 @@ def definitions(places: Places, project: Project) -> dg.Definitions:
             predictions_spec(),
         ],
         asset_checks=[services_checks()],
-        jobs=[*jobs(), *line_jobs()],
+        jobs=[*jobs(), *line_jobs(), maintenance],
         sensors=[bootstrap_sensor(places, history), health_sensor(places), versions_sensor(places)],
-        schedules=[closed_day_schedule(places, history)],
+        schedules=[closed_day_schedule(places, history), maintenance_schedule],
         resources={"mill": Mill(project, places), "deployer": LocalDeployer(Deployment(places, project))},
         executor=dg.in_process_executor,
     )

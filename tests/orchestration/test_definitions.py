@@ -52,15 +52,16 @@ def test_the_graph_reads_as_the_data_flows(defs):
     assert parents("predictions") == {"services/predictor"}
 
 
-def test_jobs_sensors_and_the_schedule_are_there_and_on(defs):
+def test_jobs_sensors_and_schedules_are_there_and_on(defs):
     repository = defs.get_repository_def()
-    asked_for = {"retrain", "promote", "rollback", "rebuild_version", "unlearn"}
+    asked_for = {"retrain", "promote", "rollback", "rebuild_version", "unlearn", "maintenance"}
     assert {"bootstrap", "backfill", "redeploy", "train"} | asked_for <= set(repository.job_names)
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
     assert set(sensors) == {"bootstrap", "health", "versions"}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
-    [schedule] = repository.schedule_defs
-    assert (schedule.name, schedule.default_status) == ("closed_day", dg.DefaultScheduleStatus.RUNNING)
+    schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
+    assert set(schedules) == {"closed_day", "maintenance"}
+    assert {schedule.default_status for schedule in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
 
 
 def test_loading_and_ticking_load_nothing_heavy(tmp_path):
