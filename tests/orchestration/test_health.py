@@ -16,8 +16,8 @@ from domain.services import STREAMS
 from orchestration.deployment import Deployment
 from orchestration.health import health_sensor
 from orchestration.jobs import REDEPLOY
-from orchestration.sensors import versions_sensor
 from orchestration.settings import read_project
+from orchestration.versions import versions_sensor
 from tests.mills import TOML, TinyServices
 from tests.orchestration.ticks import bare_job, first_models, requests, said
 from warehouse.control import Control
