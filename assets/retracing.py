@@ -67,7 +67,6 @@ class Retracing:
     lake : open for writing: what is made names a pinned snapshot
     registry : with its key
     project : its fleet is used where a line is trained from the beginning
-    history : where the first training began and ended, ns
     progress : told the share done, 0 to 1
     """
 
@@ -75,7 +74,6 @@ class Retracing:
     control: Control
     registry: Registry
     project: Project
-    history: tuple[int, int]
     progress: Report = lambda _share: None
 
     def rebuild(self, version: Version) -> Rebuilt:
@@ -91,8 +89,7 @@ class Retracing:
             When the lake does not hold what the version learned.
         """
         if version.kind == "initial":
-            window = (self.history[0], version.watermark)
-            base, parent, before = self._trained(version.line, window, (), version.snapshot), None, 0
+            base, parent, before = self._trained(version, version.line, (), version.snapshot), None, 0
             probes = base.probes
         else:
             base, parent = self._before(version)
@@ -142,7 +139,10 @@ class Retracing:
         snapshot = pin(self.lake, self.control, f"unlearned/{new}")
         parent = self.registry.before_time(old, window[0])
         if parent is None:  # it lies in the training window: from the beginning, then
-            base = self._trained(new, self.history, (window,), snapshot)
+            newest = self.registry.newest(old)
+            if newest is None:
+                raise UsageError(f"{old} has no version; train one first")
+            base = self._trained(newest, new, (window,), snapshot)
         else:
             parent, base = self._good(parent)
             base = replace(base, without=(*base.without, window))
@@ -154,11 +154,14 @@ class Retracing:
         )  # fmt: skip
         return publish(self.control, self.registry, made, base.line.scores())
 
-    def _trained(self, line: str, window: tuple[int, int], without: Windows, snapshot: int | None) -> Checkpoint:
-        made, vectors = learn(self.lake, self.project, line, *window, snapshot, self.progress, without)
+    def _trained(self, like: Version, line: str, without: Windows, snapshot: int | None) -> Checkpoint:
+        """Train a line over the training window of a version's line."""
+        project, start = self.project, like.begins
+        made, vectors = learn(self.lake, project, line, start, like.since, snapshot, self.progress, without)
         made.freeze()
-        project = self.project
-        return Checkpoint(made, project.interval, project.horizon, probes=vectors[-PROBES:], without=without)
+        return Checkpoint(
+            made, project.interval, project.horizon, probes=vectors[-PROBES:], begins=start, without=without
+        )
 
     def _follow(self, base: Checkpoint, until: int) -> Floats:
         """Lead the checkpoint's line on, and return its newest questions, float64[p, 16]: the probes of what it is."""
@@ -170,7 +173,7 @@ class Retracing:
         """Return what a version grew from; from history alone where it is a line's first one and names no parent."""
         registry, without = self.registry, tuple((start, end) for start, end in version.without)
         if version.parent is None and version.kind == "unlearned":
-            return self._trained(version.line, self.history, without, version.snapshot), None
+            return self._trained(version, version.line, without, version.snapshot), None
         parent = None if version.parent is None else registry.find(instrument_of(version.line), version.parent)
         parent = parent or registry.before(version)
         if parent is None:

@@ -77,7 +77,13 @@ def train_initial(
     if newest is not None:
         return Trained(newest, published=False, scores=scores)
     checkpoint = Checkpoint(
-        line, project.interval, project.horizon, kind="initial", snapshot=snapshot, probes=vectors[-PROBES:]
+        line,
+        project.interval,
+        project.horizon,
+        kind="initial",
+        snapshot=snapshot,
+        probes=vectors[-PROBES:],
+        begins=start,
     )
     return Trained(publish(control, registry, checkpoint, scores), published=True, scores=scores)
 
@@ -92,6 +98,8 @@ def publish(control: Control, registry: Registry, checkpoint: Checkpoint, scores
         n_learned=line.n_learned,
         digest=line.digest(),
         snapshot=checkpoint.snapshot,
+        begins=checkpoint.begins,
+        since=line.since,
         without=checkpoint.without,
         champions=line.champions,
         metrics=scores,

@@ -59,6 +59,8 @@ class Checkpoint:
         Recent vectors.
     logs : ``{"topic": identity}``
         Of the logs that the offsets belong to: in a topic made anew they mean nothing.
+    begins : int
+        Where the training window began, ns; it ends at the line's ``since``.
     without : ``((from, until), ...)``
         Windows (ns) of which nothing was learned, see ``assets.unlearning``.
     """
@@ -72,6 +74,7 @@ class Checkpoint:
     snapshot: int | None = None
     probes: Floats = field(default_factory=lambda: np.empty((0, len(FEATURES))))
     logs: dict[str, str] = field(default_factory=dict)
+    begins: int = 0
     without: tuple[tuple[int, int], ...] = ()
 
     def to_bytes(self, key: bytes) -> bytes:
@@ -98,6 +101,7 @@ class Checkpoint:
             "champions": line.champions,
             "watermark": line.watermark,
             "n_learned": line.n_learned,
+            "begins": self.begins,
             "since": line.since,
             "offsets": self.offsets,
             "logs": self.logs,
@@ -139,7 +143,7 @@ class Checkpoint:
             digest, predicted = line.digest(), line.predict(probes["x"])
             found = cls(
                 line, manifest["interval"], manifest["horizon"], manifest["offsets"], manifest["kind"],
-                manifest["parent"], manifest["snapshot"], probes["x"], manifest["logs"],
+                manifest["parent"], manifest["snapshot"], probes["x"], manifest["logs"], manifest["begins"],
                 tuple((start, end) for start, end in manifest["without"]),
             )  # fmt: skip
         except ArtifactRefused:

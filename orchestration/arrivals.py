@@ -46,7 +46,7 @@ def caught_up(context: dg.OpExecutionContext, control: Control, cast: Cast, wait
     began = time.monotonic()
 
     def done(beat: Beat) -> bool:
-        return cast.instrument in beat.detail.get("version", {}) and beat.lag == 0
+        return beat.detail["line"].get(cast.instrument) == cast.challenger and beat.lag == 0
 
     beat = _beat(control, "challenger", wait_s, done)
     if beat is None:

@@ -174,11 +174,9 @@ def _retracing(context: dg.OpExecutionContext, mill: Mill) -> Iterator[tuple["Re
     from assets.retracing import Retracing
     from warehouse.keys import model_key
 
-    history = history_of(mill.project)
     with mill.lake() as lake, mill.control() as control:
         registry = Registry(control, mill.places.models, model_key(mill.places))
-        window = (history.start, history.until)
-        yield Retracing(lake, control, registry, mill.project, window, _reporter(context)), Roles(control)
+        yield Retracing(lake, control, registry, mill.project, _reporter(context)), Roles(control)
 
 
 def _reporter(context: dg.OpExecutionContext) -> Callable[[float], None]:

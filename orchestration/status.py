@@ -94,13 +94,13 @@ def _row(status: Status, beat: Beat | None) -> Row:
     if beat is None or not watched:
         return row
     detail = beat.detail
-    versions, skills = detail.get("version") or {}, detail.get("skill") or {}
+    versions, skills, held = (detail.get(name) or {} for name in ("version", "skill", "held"))
     watermark = detail.get("watermark") or 0
     return dataclasses.replace(
         row,
         lag=beat.lag,
         progress=beat.progress,
-        version=" ".join(f"v{number}" for number in versions.values()),
+        version=" ".join(f"v{number}{' held' * (name in held)}" for name, number in versions.items()),
         learned=detail.get("n_learned"),
         skill=" ".join(f"{value:+.1%}" for value in skills.values() if value is not None),
         event_time=datetime.fromtimestamp(watermark / 1e9, UTC).strftime("%Y-%m-%d %H:%M") if watermark else "",

@@ -122,6 +122,7 @@ class Trainer:
             ready=bool(lines) or self._part == "challenger",
             detail={
                 "version": {name: s.version for name, s in lines.items()},
+                "line": {name: s.line.name for name, s in lines.items()},
                 "n_learned": sum(s.line.n_learned for s in lines.values()),
                 "watermark": max((s.line.watermark for s in lines.values()), default=0),
                 "dead_letters": self._dead.totals,
@@ -286,6 +287,8 @@ class Trainer:
             watermark=line.watermark,
             n_learned=line.n_learned,
             snapshot=station.base.snapshot,
+            begins=station.base.begins,
+            since=line.since,
             offsets=offsets,
             logs=checkpoint.logs,
             without=checkpoint.without,

@@ -66,6 +66,8 @@ versions = sa.Table(
     sa.Column("watermark", sa.BigInteger, nullable=False),
     sa.Column("n_learned", sa.BigInteger, nullable=False),
     sa.Column("snapshot", sa.BigInteger),
+    sa.Column("begins", sa.BigInteger, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
     sa.Column("offsets", sa.JSON, nullable=False),
     sa.Column("logs", sa.JSON, nullable=False),
     sa.Column("without", sa.JSON, nullable=False),

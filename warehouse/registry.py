@@ -36,6 +36,7 @@ class VersionInfo:
     n_learned : examples learned in all
     snapshot : of the lake it was trained from
     offsets : topic/partition -> next offset to learn from
+    begins, since : where its line's training window began and ended, ns
     logs : topic -> identity of the log that its offsets belong to
     without : ``((from, until), ...)``, ns: windows of which nothing was learned
     champions : target -> the model of its fleet that serves it
@@ -50,6 +51,8 @@ class VersionInfo:
     parent: int | None = None
     snapshot: int | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)
+    begins: int = 0
+    since: int = 0
     logs: Mapping[str, str] = field(default_factory=dict)
     without: Sequence[Sequence[int]] = ()
     champions: Mapping[str, str] = field(default_factory=dict)

@@ -8,7 +8,6 @@ from assets.training import left_out
 from domain.errors import ArtifactRefused, BadState, UsageError
 from domain.tables import ExampleTable, VectorTable
 from domain.topics import TRADES
-from tests.domain.samples import START
 from tests.streaming.mill import NAMES, Mill, trades_of
 from warehouse.lake import Lake
 
@@ -29,7 +28,7 @@ def mill(tmp_path):
 @pytest.fixture
 def retracing(mill):
     with Lake.open(mill.places) as lake:
-        yield Retracing(lake, mill.control, mill.context.registry, mill.project, (0, START))
+        yield Retracing(lake, mill.control, mill.context.registry, mill.project)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_version_is_proved_from_history_and_a_damaged_file_put_in_place(run, r
 
 def test_retrained_a_challenger_appears_is_promoted_and_can_be_rolled_back(run, control, registry):
     roles, first = Roles(control), registry.newest(LINE)
-    beat(control, "challenger", version={LINE: 2})
+    beat(control, "challenger", line={LINE: f"{LINE}@2"}, version={LINE: 2})
     said = run("retrain", days=1, reason="new fleet")
     assert said[f"{LINE} challenger"] == f"{LINE}@2"
     cast = roles.of(LINE)
