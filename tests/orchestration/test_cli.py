@@ -156,3 +156,23 @@ def test_a_key_that_others_can_read_is_one_line_and_exit_code_2(tmp_path, servic
     assert done.stderr.strip().splitlines() == [
         f"tidemill: {home}/model.key has mode 0644: others may know the key; chmod 600 or replace it"
     ]
+
+
+@pytest.mark.parametrize("service", ["trainer", "ingest"])
+def test_a_rehearsal_builds_the_service_and_opens_nothing(tmp_path, service):
+    home = tmp_path / "home"
+    done = tidemill("run", service, "--rehearse", TIDEMILL_HOME=str(home))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.name for path in home.iterdir()] == ["model.key"]
+
+
+def test_a_rehearsal_fails_where_a_start_would(tmp_path):
+    config = tmp_path / "tidemill.toml"
+    recorded = '[market]\nsource = "recorded"\npath = ["/nowhere/x.parquet"]\n'
+    config.write_text(
+        f'instruments = ["recorded:BTC-USD"]\n{recorded}[[fleet]]\nname = "m"\nkind = "rls"\n'
+        'targets = ["price_change", "direction", "volatility"]\n'
+    )
+    done = tidemill("run", "ingest", "--rehearse", TIDEMILL_HOME=str(tmp_path / "home"), TIDEMILL_CONFIG=str(config))
+    assert done.returncode == 2
+    assert "/nowhere/x.parquet" in done.stderr

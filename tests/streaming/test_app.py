@@ -9,7 +9,7 @@ import pytest
 
 from domain.config import Model, Places, Project
 from domain.errors import BadState
-from streaming.app import Context, Pulse, run
+from streaming.app import Context, Pulse, _Heart, run
 from streaming.kafka import Kafka
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
@@ -123,3 +123,21 @@ def test_a_failure_midway_saves_nothing_more(context):
         run(stage, context)
     assert (stage.saved, stage.closed) == (0, "torn")
     assert [beat.phase for beat in beats(context)] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("pulse", "moves"),
+    [
+        (Pulse(position={"t/0": 6}, progress=1, lag=7), True),  # it refuses record after record: no standstill
+        (Pulse(position={"t/0": 5}, progress=2, lag=7), True),  # it learns what it has read before
+        (Pulse(position={"t/0": 5}, progress=1, lag=0), True),  # nothing waits
+        (Pulse(position={"t/0": 5}, progress=1, lag=7), False),
+        (Pulse(position={"t/0": 5}, progress=1, lag=None), False),
+    ],
+)
+def test_progress_is_a_moved_offset_or_work_done_or_nothing_to_do(context, pulse, moves):
+    heart = _Heart(Counting(), context)
+    heart.turn(Pulse(position={"t/0": 5}, progress=1, lag=7))
+    heart.progressed = 0.0
+    heart.turn(pulse)
+    assert (heart.progressed > 0.0) is moves
