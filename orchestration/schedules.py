@@ -11,8 +11,8 @@ from domain.config import Places
 from domain.errors import TidemillError
 from domain.events import NANOS_PER_DAY
 from orchestration.jobs import BACKFILL, range_tags
+from orchestration.looks import control_of
 from orchestration.tending import market_clock
-from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 
 CLOSED_DAY = "tidemill/closed_day"
@@ -50,10 +50,8 @@ def closed_day_schedule(places: Places, history: History) -> dg.ScheduleDefiniti
 
 def clock_of(places: Places) -> int:
     """Return how far the market has become bars, ns of event time; 0 before the first."""
-    if not places.control_url and not (places.home / "control.sqlite").exists():
-        return 0
-    with Control.open(places.control) as control:
-        return market_clock(Heartbeats(control).beats())
+    with control_of(places) as control:
+        return market_clock(Heartbeats(control).beats()) if control is not None else 0
 
 
 def _last_requested(instance: dg.DagsterInstance) -> date | None:

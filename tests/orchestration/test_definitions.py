@@ -89,6 +89,12 @@ print(sorted(heavy & set(sys.modules)))
     assert done.stdout.splitlines() == ["bootstrap looks 0", "health asks 0", "versions looks 2", "[]"]
 
 
+def test_a_damaged_control_database_does_not_keep_the_definitions_from_loading(tmp_path):
+    mill = mill_at(tmp_path)
+    (tmp_path / "control.sqlite").write_bytes(b"no database " * 1000)
+    dg.Definitions.validate_loadable(definitions(mill.places, mill.project))
+
+
 def test_the_instance_is_prepared_once_and_brought_up_to_date(tmp_path):
     home = prepare_instance(tmp_path)
     settings = home / "dagster.yaml"
