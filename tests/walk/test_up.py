@@ -1,5 +1,6 @@
 """The whole system as a newcomer meets it: up, look, kill, watch it heal, down. One long test, for it is one story."""
 
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from domain.services import STREAMS
+from orchestration.deployment import DAGSTER
+from orchestration.supervisor import Supervisor
 from tests.walk.test_walk import gone
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +29,8 @@ PAGES = {
     "runs": "/runs",
     "automation": "/automation",
 }
+UNSTARTED = {"QUEUED", "NOT_STARTED", "STARTING"}
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 NODES = ("bars", "features", "examples", "initial_model", "trainer", "predictor", "lander")
 
 
@@ -61,15 +67,18 @@ class Mill:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.serving}{path}", timeout=5) as reply:
             return json.load(reply)
 
-    def runs(self):
-        query = "{runsOrError(limit:50){...on Runs{results{jobName status startTime tags{key value}}}}}"
+    def ask_dagster(self, query):
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.dagster}/graphql",
             json.dumps({"query": query}).encode(),
             {"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            found = json.load(reply)["data"]["runsOrError"]["results"]
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.load(reply)["data"]
+
+    def runs(self):
+        query = "{runsOrError(limit:50){...on Runs{results{jobName status startTime endTime tags{key value}}}}}"
+        found = self.ask_dagster(query)["runsOrError"]["results"]
         return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
 
 
@@ -121,6 +130,61 @@ def test_up_serves_a_learning_model_heals_what_is_killed_and_down_leaves_nothing
         assert any(victim in reason and str(pid) in reason for reason in reasons), reasons
 
     assert not [run for run in mill.runs() if run["status"] == "FAILURE"]
+
+
+def redeploys_of(mill, victim):
+    """Return the redeploy runs of a service, newest first."""
+    return [
+        run for run in mill.runs()
+        if run["jobName"] == "redeploy" and run["tags"].get("tidemill/reason", "").startswith(f"{victim}: ")
+    ]  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+def test_dagster_may_die_or_be_reloaded_at_any_moment_and_no_service_is_touched_or_started_twice(mill):
+    """Daemon and web server killed with -9 while a redeploy is under way, and the code location reloaded."""
+    supervisor = Supervisor(mill.home / "services")
+
+    def lives(names=STREAMS):
+        return {name: (supervisor.status(name).pid, supervisor.status(name).generation) for name in names}
+
+    wait_for("every service healthy", 90, lambda: mill.status()[0])
+    former = len(redeploys_of(mill, "lander"))
+    before = lives()
+    supervisor.kill("lander", signal.SIGKILL)
+    wait_for(
+        "a redeploy under way", 60,
+        lambda: len(runs := redeploys_of(mill, "lander")) > former and runs[0]["status"] not in UNSTARTED,
+    )  # fmt: skip
+    for name in DAGSTER:
+        supervisor.kill(name, signal.SIGKILL)
+    for name in DAGSTER:
+        supervisor.wait(name, {"running"}, 30.0)
+
+    def healed():
+        healthy, rows = mill.status()
+        return healthy and rows["lander"]["pid"] != before["lander"][0]
+
+    wait_for("the lander is healthy again", 180, healed)
+    reload = 'mutation{reloadRepositoryLocation(repositoryLocationName:"orchestration.definitions"){__typename}}'
+
+    def reloaded():
+        try:
+            return mill.ask_dagster(reload)["reloadRepositoryLocation"]["__typename"] == "WorkspaceLocationEntry"
+        except OSError:  # the web server is not up yet
+            return False
+
+    wait_for("the code location is reloaded", 90, reloaded)
+    wait_for("no run is under way", 90, lambda: all(run["status"] in ENDED for run in redeploys_of(mill, "lander")))
+    others = [name for name in STREAMS if name != "lander"]
+    assert lives(others) == {name: before[name] for name in others}
+
+    newest = redeploys_of(mill, "lander")[:-former] if former else redeploys_of(mill, "lander")
+    assert 1 <= len(newest) <= 2, "what was killed is done once more, and no oftener"
+    assert before["lander"][1] < lives()["lander"][1] <= before["lander"][1] + len(newest)
+    assert all(run["status"] == "FAILURE" for run in newest[1:]), "a killed run is reported failed"
+    for later, sooner in itertools.pairwise(newest):
+        assert later["startTime"] >= sooner["endTime"], "never two at once"
 
 
 @pytest.mark.timeout(600)
