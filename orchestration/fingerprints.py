@@ -143,19 +143,25 @@ def _parsed(data: bytes, stamp: Stamp, *, is_code: bool) -> _Source:
     return _Source(stamp, hashlib.sha256(data).hexdigest(), ours, reads_data)
 
 
-def _imports(nodes: Iterable[ast.AST], function: str) -> Iterator[tuple[str, str]]:
-    for node in nodes:
+def _imports(statements: Iterable[ast.AST], function: str) -> Iterator[tuple[str, str]]:
+    for node in statements:
         if isinstance(node, ast.Import):
             yield from ((function, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield function, node.module
             # What is taken from a package may be a module of it.
             yield from ((function, f"{node.module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in {
+            getattr(node.test, "id", ""),
+            getattr(node.test, "attr", ""),
+        }:
             yield from _imports(node.orelse, function)
         else:
             inner = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not function else function
-            yield from _imports(ast.iter_child_nodes(node), inner)
+            for block in ("body", "orelse", "handlers", "finalbody", "cases"):
+                # Of an expression a body is no list, and no statement is in it.
+                found = getattr(node, block, None)
+                yield from _imports(found if isinstance(found, list) else (), inner)
 
 
 def _files_of(module: str) -> Iterator[Path]:
