@@ -12,7 +12,8 @@ from orchestration.homes import Status
 
 WINDOW_S = 600.0
 MOST = 3
-"""Redeployments in a row, of which none led to health, after which a service is given up until a person acts."""
+"""Redeployments in a row, of which none led to health, after which a service is given up until a person acts; also
+those within ``WINDOW_S`` of one that hangs: it looks healthy for a while each time."""
 
 MOST_MENDED = 12
 """Redeployments within ``WINDOW_S``, though each led to health: one that lives for less than a minute is in a loop."""
@@ -86,6 +87,7 @@ class Memory:
     healthy_since : unix seconds, None while it is not
     mended : whether it was healthy after the last redeployment
     vain : redeployments since it was last healthy
+    hung : when it was redeployed because it ran and did not get on, unix seconds, within the window
     gave_up : why; empty while it is tended
     in_vain : the fingerprint that it was given up with
     refused : why today's code or configuration does not replace what runs; empty when it may
@@ -99,6 +101,7 @@ class Memory:
     healthy_since: float | None = None
     mended: bool = True
     vain: int = 0
+    hung: list[float] = field(default_factory=list)
     gave_up: str = ""
     in_vain: str = ""
     refused: str = ""
@@ -180,39 +183,68 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
     other code or another configuration to try.
     """
     if ailment is None:
-        memory.suspected, memory.since = "", None
-        if look.status.phase == "done" or ready(look.own_beat, now):
-            memory.mended, memory.vain, memory.gave_up = True, 0, ""
-            memory.healthy_since = memory.healthy_since or now
-            if now - memory.healthy_since >= STEADY_S:
-                memory.redeployed = []
+        _note_health(memory, look, now)
         return False
     memory.healthy_since = None
+    _note_former_health(memory, look)
     memory.since = memory.since or now
     confirmed = ailment.certain or memory.suspected == ailment.kind
     memory.suspected = ailment.kind
     if memory.gave_up and ailment.cure != memory.in_vain:
-        memory.gave_up, memory.redeployed, memory.vain = "", [], 0  # a person changed something since
+        memory.gave_up, memory.redeployed, memory.hung, memory.vain = "", [], [], 0  # a person changed something since
     if memory.gave_up or not confirmed:
         return False
     if ailment.outside:
         return _try_again(memory, ailment, now)
     # A new change is a person's doing, and a new start; the same change twice means that deploying it did not help.
     new_start = ailment.ours and memory.treated != ailment.kind
-    memory.redeployed = [] if new_start else [at for at in memory.redeployed if now - at < WINDOW_S]
-    memory.vain = 0 if new_start else memory.vain
-    if memory.vain >= MOST or len(memory.redeployed) >= MOST_MENDED:
-        helped = "did not help" if memory.vain >= MOST else f"within {WINDOW_S / 60:.0f} min helped for a moment each"
-        count = MOST if memory.vain >= MOST else len(memory.redeployed)
-        memory.gave_up, memory.in_vain = f"{count} redeployments {helped}, last: {ailment.words}", ailment.cure
+    if new_start:
+        memory.redeployed, memory.hung, memory.vain = [], [], 0
+    memory.redeployed = [at for at in memory.redeployed if now - at < WINDOW_S]
+    memory.hung = [at for at in memory.hung if now - at < WINDOW_S]
+    if loop := _loop_of(memory):
+        memory.gave_up, memory.in_vain = f"{loop}, last: {ailment.words}", ailment.cure
         return False
     if not memory.mended and memory.redeployed and now - memory.redeployed[-1] < PAUSES_S[memory.vain]:
         return False
     if not new_start:
         memory.redeployed.append(now)
+        memory.hung += [] if ailment.certain or ailment.ours else [now]
         memory.vain += 1
     memory.mended, memory.suspected, memory.treated = False, "", ailment.kind
     return True
+
+
+def _note_health(memory: Memory, look: Look, now: float) -> None:
+    memory.suspected, memory.since = "", None
+    if look.status.phase == "done" or ready(look.own_beat, now):
+        memory.mended, memory.vain, memory.gave_up = True, 0, ""
+        memory.healthy_since = memory.healthy_since or now
+        if now - memory.healthy_since >= STEADY_S:
+            memory.redeployed, memory.hung = [], []
+
+
+def _note_former_health(memory: Memory, look: Look) -> None:
+    """Note that the last redeployment did help, where the process that has ended since said so before it ended.
+
+    It may have died before the sensor looked again.
+    """
+    beat, ended = look.beat, look.status.phase != "running"
+    if ended and beat is not None and memory.redeployed and beat.started_at > memory.redeployed[-1]:
+        well = beat.ready and beat.phase == "running"
+        memory.mended, memory.vain = memory.mended or well, 0 if well else memory.vain
+
+
+def _loop_of(memory: Memory) -> str:
+    """Say what has been tried often enough; empty when nothing."""
+    minutes = f"within {WINDOW_S / 60:.0f} min"
+    if memory.vain >= MOST:
+        return f"{memory.vain} redeployments did not help"
+    if len(memory.hung) >= MOST:
+        return f"it hung again after {len(memory.hung)} redeployments {minutes}"
+    if len(memory.redeployed) >= MOST_MENDED:
+        return f"{len(memory.redeployed)} redeployments {minutes} helped for a moment each"
+    return ""
 
 
 def _try_again(memory: Memory, ailment: Ailment, now: float) -> bool:

@@ -154,6 +154,30 @@ def test_a_service_that_was_healthy_in_between_is_redeployed_without_a_pause_unt
     assert memory.gave_up.startswith("12 redeployments within 10 min helped for a moment each, last: process 7 ended")
 
 
+def test_one_that_died_before_anybody_looked_again_was_healthy_if_its_last_beat_says_so():
+    memory, times = Memory(), []
+    for i in range(6):
+        at = NOW + 20 * i
+        ready = i < 3
+        beat = dataclasses.replace(BEAT, started_at=at - 10, beat_at=at - 1, ready=ready)
+        times += redeployments(memory, [(at, dataclasses.replace(DEAD, beat=beat))])
+    assert times == [NOW, NOW + 20, NOW + 40, NOW + 60, NOW + 100]
+    assert memory.vain == 3
+    redeployments(memory, [(NOW + 200, DEAD)])
+    assert memory.gave_up.startswith("3 redeployments did not help")
+
+
+def test_one_that_hangs_again_and_again_is_given_up_though_it_looks_healthy_in_between():
+    memory = Memory()
+    looks = []
+    for i in range(40):
+        at = NOW + 5 * i
+        hangs = i % 8 >= 6
+        looks.append((at, well_at(at) if not hangs else dataclasses.replace(well_at(at - 12), status=RUNNING.status)))
+    assert len(redeployments(memory, looks)) == MOST
+    assert memory.gave_up.startswith("it hung again after 3 redeployments within 10 min, last: no heartbeat for 12 s")
+
+
 def test_giving_up_ends_when_the_service_is_seen_healthy():
     memory = Memory()
     redeployments(memory, ((NOW + 5 * i, DEAD) for i in range(100)))
