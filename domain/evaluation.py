@@ -85,6 +85,21 @@ def _count(counts: Floats, losses: Floats, recent: Floats, drifts: Floats, m: in
 
 
 @njit(cache=True)
+def _losses(predicted: Floats, actual: Floats, out: Floats) -> None:
+    for i in range(len(out)):
+        for k in range(_K):
+            if not np.isnan(predicted[i, k]) and not np.isnan(actual[i, k]):
+                out[i, k] = loss_of(k, predicted[i, k], actual[i, k])
+
+
+def losses(predicted: Floats, actual: Floats) -> Floats:
+    """Return the loss of each prediction, float64[n, 3]: NaN where there is no prediction or no outcome."""
+    out = np.full(predicted.shape, np.nan)
+    _losses(predicted, actual, out)
+    return out
+
+
+@njit(cache=True)
 def _score(asks: Flags, ts: Ints, y: Floats, predicted: Floats, since: int, counts: Floats, losses: Floats,
            recent: Floats, asked_ts: Ints, asked: Floats, drifts: Floats) -> None:  # fmt: skip
     q = 0

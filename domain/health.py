@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -105,3 +105,9 @@ def ready(beat: Beat | None, now: float) -> bool:
     if beat is None or not live(beat, now) or now - beat.beat_at > BEAT_TTL:
         return False
     return beat.phase == "running" and beat.ready and (beat.lag is None or beat.lag <= READY_LAG)
+
+
+def market_clock(beats: Iterable[Beat]) -> int:
+    """Return how far the market has become bars, ns of event time; 0 before the first."""
+    marks = (beat.detail.get("watermark") for beat in beats if beat.service == "featurizer")
+    return max((mark for mark in marks if isinstance(mark, int)), default=0)

@@ -10,9 +10,9 @@ from assets.partitions import History, date_of, text_of
 from domain.config import Places
 from domain.errors import TidemillError
 from domain.events import NANOS_PER_DAY
+from domain.health import market_clock
 from orchestration.jobs import BACKFILL, range_tags
 from orchestration.looks import control_of
-from orchestration.tending import market_clock
 from warehouse.heartbeats import Heartbeats
 
 CLOSED_DAY = "tidemill/closed_day"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -253,12 +253,6 @@ def _try_again(memory: Memory, ailment: Ailment, now: float) -> bool:
     memory.redeployed = [now]  # one, however many there were: it counts for the pause, not towards giving up
     memory.mended, memory.suspected, memory.treated = False, "", ailment.kind
     return True
-
-
-def market_clock(beats: Iterable[Beat]) -> int:
-    """Return how far the market has become bars, ns of event time; 0 before the first."""
-    marks = (beat.detail.get("watermark") for beat in beats if beat.service == "featurizer")
-    return max((mark for mark in marks if isinstance(mark, int)), default=0)
 
 
 def _end_of(look: Look, now: float) -> str:

@@ -19,10 +19,10 @@ from assets.versions import (
 )
 from domain.config import Places
 from domain.errors import TidemillError
+from domain.health import market_clock
 from domain.lines import instrument_of
 from orchestration.looks import control_of
 from orchestration.sensors import TICK_S
-from orchestration.tending import market_clock
 from warehouse.heartbeats import Heartbeats
 from warehouse.registry import Registry, Version
 from warehouse.roles import Cast, Roles

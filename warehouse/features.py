@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from domain.errors import BadState
-from domain.tables import BarTable, ExampleTable, VectorTable
+from domain.tables import BarTable, ExampleTable, Ints, VectorTable
 from warehouse import tables
 from warehouse.lake import Connection, Lake
 
@@ -143,6 +143,44 @@ def read_table(
     if table == "bars":
         return tables.rows_to_bars(rows)
     return tables.rows_to_vectors(rows) if table == "features" else tables.rows_to_examples(rows)
+
+
+def read_times(
+    lake: Lake, table: str, instrument: str, start: int, end: int, *, source: tables.Source | None = None
+) -> Ints:
+    """Return the times (ns, ascending) of an instrument's rows with ``start < time <= end``.
+
+    Parameters
+    ----------
+    source : only rows that were streamed (``live``) or backfilled
+    """
+    where, parameters = _where(table, instrument, start, end)
+    time, made = tables.TIME[table], "" if source is None else "AND source = $source"
+    sql = f"SELECT {time} FROM {table} WHERE {where} {made} ORDER BY {time}"  # noqa: S608 - names of SCHEMAS
+    return tables.times(lake.query(sql, parameters | ({} if source is None else {"source": source})), time)
+
+
+def span(lake: Lake, table: str, instrument: str, *, source: tables.Source | None = None) -> tuple[int, int] | None:
+    """Return the times (ns) of an instrument's oldest and newest row, None when it has none.
+
+    Parameters
+    ----------
+    source : as of :func:`read_times`
+    """
+    time, made = tables.TIME[table], "" if source is None else "AND source = $source"
+    rows = lake.query(
+        f"SELECT min({time}) AS first, max({time}) AS last FROM {table} WHERE instrument = $instrument {made}",  # noqa: S608
+        {"instrument": instrument} | ({} if source is None else {"source": source}),
+    ).to_pylist()
+    return None if rows[0]["first"] is None else (rows[0]["first"], rows[0]["last"])
+
+
+def count_early(lake: Lake, instrument: str, start: int, end: int) -> int:
+    """Return how many examples with ``start < ts_available <= end`` were available before their horizon had passed."""
+    where, parameters = _where("examples", instrument, start, end)
+    early = "ts_available < ts_event + CAST(horizon_s AS BIGINT) * 1000000000"
+    sql = f"SELECT count(*) AS n FROM examples WHERE {where} AND {early}"  # noqa: S608
+    return int(lake.query(sql, parameters)["n"][0].as_py())
 
 
 def newest_bar(lake: Lake, instrument: str, until: int) -> tuple[int, float] | None:

@@ -1,39 +1,89 @@
-"""How good the served predictions were: what was answered, beside what then happened."""
+"""What was served, beside what then happened: answers with their outcomes, and how many vectors were answered."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from domain import evaluation
+from domain.events import NANOS_PER_SECOND
 from domain.features import TARGETS
+from domain.tables import Floats, Ints
 from warehouse.lake import Lake
-from warehouse.tables import day_of
+from warehouse.tables import day_of, times
 
-_CLIP = 1e-6
+_EVER = 2**62
 
-# Squared error for the two real-valued targets; log loss for the direction, which is null where the price stood still.
-_SERVED = """
-WITH served AS (
-    SELECT
-        (p.price_change - e.price_change) ** 2 AS price_change,
-        -(e.direction * ln(p_up) + (1 - e.direction) * ln(1 - p_up)) AS direction,
-        (p.volatility - e.volatility) ** 2 AS volatility,
-        (p.ts_event - p.model_watermark) / 1e9 AS age
-    FROM (
-        SELECT *, greatest($clip, least(1 - $clip, direction)) AS p_up FROM predictions
-        WHERE instrument = $instrument AND ts_event > $since AND day >= DATE '1970-01-01' + $day
-    ) p
-    JOIN (
-        SELECT * FROM examples
-        WHERE instrument = $instrument AND ts_event > $since AND day >= DATE '1970-01-01' + $day
-    ) e USING (instrument, ts_event, horizon_s)
-)
+# The direction is null where the price stood still.
+_ANSWERED = """
 SELECT
-    count(price_change) AS n_price_change, avg(price_change) AS price_change,
-    count(direction) AS n_direction, avg(direction) AS direction,
-    count(volatility) AS n_volatility, avg(volatility) AS volatility,
-    avg(age) AS mean_age, max(age) AS max_age
-FROM served
+    ts_event, p.model_version, p.model_watermark,
+    p.price_change AS said_price_change, p.direction AS said_direction, p.volatility AS said_volatility,
+    e.price_change, e.direction, e.volatility
+FROM (
+    SELECT * FROM predictions
+    WHERE instrument = $instrument AND ts_event > $since AND ts_event <= $until AND day >= DATE '1970-01-01' + $day
+) p
+JOIN (
+    SELECT * FROM examples
+    WHERE instrument = $instrument AND ts_event > $since AND ts_event <= $until AND day >= DATE '1970-01-01' + $day
+) e USING (instrument, ts_event, horizon_s)
+ORDER BY ts_event
 """
+
+_COVERAGE = """
+SELECT count(*) AS vectors, count(p.ts_event) AS answered
+FROM (
+    SELECT ts_event FROM features
+    WHERE instrument = $instrument AND ts_event > $since AND ts_event <= $until AND day >= DATE '1970-01-01' + $day
+)
+LEFT JOIN (SELECT ts_event FROM predictions WHERE instrument = $instrument) p USING (ts_event)
+"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Predictions of one instrument whose outcome is known, ``n`` rows in the order of their vectors.
+
+    Attributes
+    ----------
+    ts : int64[n], ns
+        The vectors' times.
+    predicted, actual : float64[n, 3]
+        In the order of ``TARGETS``; an actual direction is NaN where the price did not move.
+    version, watermark : int64[n]
+        Which version answered, and availability time of the newest label that it knew, ns.
+    """
+
+    ts: Ints
+    predicted: Floats
+    actual: Floats
+    version: Ints
+    watermark: Ints
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+
+def answered(lake: Lake, instrument: str, since: int, until: int = _EVER) -> Answered:
+    """Return the predictions for vectors with ``since < ts_event <= until`` (ns) whose outcome is known by now."""
+    rows = lake.query(_ANSWERED, _window(instrument, since, until))
+    return Answered(
+        ts=times(rows, "ts_event"),
+        predicted=_columns(rows, [f"said_{target}" for target in TARGETS]),
+        actual=_columns(rows, TARGETS),
+        version=times(rows, "model_version"),
+        watermark=times(rows, "model_watermark"),
+    )
+
+
+def coverage(lake: Lake, instrument: str, since: int, until: int = _EVER) -> tuple[int, int]:
+    """Return how many vectors with ``since < ts_event <= until`` (ns) there are, and how many were answered."""
+    row = lake.query(_COVERAGE, _window(instrument, since, until)).to_pylist()[0]
+    return row["vectors"], row["answered"]
 
 
 def served_loss(lake: Lake, instrument: str, since: int) -> dict[str, Any]:
@@ -46,12 +96,26 @@ def served_loss(lake: Lake, instrument: str, since: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        For each target ``{"count": int, "loss": float | None}``: mean squared error for price_change and volatility,
-        mean log loss with the probability clipped to [1e-6, 1 - 1e-6] for direction, over rows that have one; and
-        ``model_age_s``: ``{"mean": float | None, "max": float | None}``, seconds of event time between the newest
+        For each target ``{"count": int, "loss": float | None}``, see ``evaluation.loss_of``, over rows that have one;
+        and ``model_age_s``: ``{"mean": float | None, "max": float | None}``, seconds of event time between the newest
         label the model knew and the question. None where there is nothing to average.
     """
-    parameters = {"instrument": instrument, "since": since, "day": max(-700_000, day_of(since + 1)), "clip": _CLIP}
-    row = lake.query(_SERVED, parameters).to_pylist()[0]
-    loss: dict[str, Any] = {name: {"count": row[f"n_{name}"], "loss": row[name]} for name in TARGETS}
-    return loss | {"model_age_s": {"mean": row["mean_age"], "max": row["max_age"]}}
+    rows = answered(lake, instrument, since)
+    losses = evaluation.losses(rows.predicted, rows.actual)
+    age = (rows.ts - rows.watermark) / NANOS_PER_SECOND
+    return {target: _mean_loss(losses[:, k]) for k, target in enumerate(TARGETS)} | {
+        "model_age_s": {"mean": float(age.mean()), "max": float(age.max())} if len(age) else {"mean": None, "max": None}
+    }
+
+
+def _mean_loss(losses: Floats) -> dict[str, Any]:
+    known = losses[np.isfinite(losses)]
+    return {"count": len(known), "loss": float(known.mean()) if len(known) else None}
+
+
+def _window(instrument: str, since: int, until: int) -> dict[str, object]:
+    return {"instrument": instrument, "since": since, "until": until, "day": max(-700_000, day_of(since + 1))}
+
+
+def _columns(rows: pa.Table, names: list[str] | tuple[str, ...]) -> Floats:
+    return np.stack([np.array(rows[name].to_numpy(), np.float64) for name in names], axis=1)

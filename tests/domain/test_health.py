@@ -2,7 +2,18 @@ from dataclasses import replace
 
 import pytest
 
-from domain.health import BEAT_TTL, READY_LAG, STALL, START_GRACE, VERSION_GRACE, Beat, live, overdue, ready
+from domain.health import (
+    BEAT_TTL,
+    READY_LAG,
+    STALL,
+    START_GRACE,
+    VERSION_GRACE,
+    Beat,
+    live,
+    market_clock,
+    overdue,
+    ready,
+)
 
 NOW = 10_000.0
 WELL = Beat("trainer", "a", 1, "running", 1, {"features/0": 5}, 5, NOW - 1, 3, True, NOW - 1, NOW - 1_000)
@@ -72,3 +83,14 @@ def test_a_version_is_overdue_after_its_grace_and_never_where_none_is_due():
     late = replace(WELL, detail={"due_at": NOW - VERSION_GRACE - 1})
     assert overdue(late, NOW) == VERSION_GRACE + 1
     assert overdue(replace(late, phase="draining"), NOW) == 0
+
+
+def test_the_markets_clock_is_how_far_its_bars_go():
+    beats = [
+        replace(WELL, service="featurizer", detail={"watermark": 5}),
+        replace(WELL, service="featurizer", detail={"watermark": 9}),
+        replace(WELL, service="ingest", detail={"watermark": 99}),
+        replace(WELL, service="featurizer", detail={}),
+    ]
+    assert market_clock(beats) == 9
+    assert market_clock([]) == 0

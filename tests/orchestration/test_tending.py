@@ -18,7 +18,6 @@ from orchestration.tending import (
     Memory,
     ailment_of,
     judge,
-    market_clock,
 )
 
 NOW = 1_000_000.0
@@ -234,14 +233,3 @@ def test_no_history_of_looks_makes_more_redeployments_than_are_allowed(names):
         lately = [t for t in times if at - WINDOW_S < t <= at]
         steady = any(names[k : k + int(STEADY_S / 5) + 1].count("well") > STEADY_S / 5 for k in range(len(names)))
         assert len(lately) <= MOST_MENDED or steady
-
-
-def test_the_markets_clock_is_how_far_its_bars_go():
-    beats = [
-        dataclasses.replace(BEAT, service="featurizer", detail={"watermark": 5}),
-        dataclasses.replace(BEAT, service="featurizer", detail={"watermark": 9}),
-        dataclasses.replace(BEAT, service="ingest", detail={"watermark": 99}),
-        dataclasses.replace(BEAT, service="featurizer", detail={}),
-    ]
-    assert market_clock(beats) == 9
-    assert market_clock([]) == 0

@@ -156,6 +156,30 @@ def test_training_rows_hold_nothing_that_was_not_known_by_then(lake, history):
     assert known.snapshot == made.snapshot
 
 
+def test_times_and_span_can_be_told_of_streamed_rows_alone(lake, history):
+    past, now = history(100), history(50, first=100)
+    put(lake, past)
+    rows = tables.vectors_to_rows(now.instrument, now.vectors, "live")
+    features.replace_window(lake, "features", now.instrument, past.end, now.end, rows, "run")
+    of = (lake, "features", past.instrument)
+    assert features.read_times(*of, *ALL_TIME).tolist() == [*past.ts, *now.ts]
+    assert features.read_times(*of, int(past.ts[9]), int(now.ts[9]), source="live").tolist() == now.ts[:10].tolist()
+    assert features.span(*of) == (past.ts[0], now.ts[-1])
+    assert features.span(*of, source="live") == (now.ts[0], now.ts[-1])
+    assert features.span(lake, "features", "simulated:ETH-USD") is None
+
+
+def test_examples_that_were_available_before_their_horizon_had_passed_are_counted(lake, history):
+    past = history(100)
+    early = past.examples.available.copy()
+    early[[3, 50]] -= 1
+    made = type(past.examples)(past.ts, early, past.examples.values, past.examples.targets)
+    rows = tables.examples_to_rows(past.instrument, made, 300, "backfill")
+    features.replace_window(lake, "examples", past.instrument, *ALL_TIME, rows, "run")
+    assert features.count_early(lake, past.instrument, *ALL_TIME) == 2
+    assert features.count_early(lake, past.instrument, int(early[3]), 2**62) == 1
+
+
 def test_backfills_beside_a_live_lander_lose_nothing(lake, places, history):
     """The lander writes today while yesterday is replaced again and again, under the reader's eyes."""
     past = history(1_440)

@@ -5,7 +5,7 @@ import pytest
 
 from domain.events import NANOS_PER_MINUTE, NANOS_PER_SECOND, Prediction
 from warehouse import features, landing, tables
-from warehouse.performance import served_loss
+from warehouse.performance import answered, coverage, served_loss
 
 
 @pytest.fixture
@@ -48,3 +48,33 @@ def test_where_nothing_was_answered_there_is_no_loss_rather_than_zero(lake):
     found = served_loss(lake, "simulated:BTC-USD", 0)
     assert found["direction"] == {"count": 0, "loss": None}
     assert found["model_age_s"] == {"mean": None, "max": None}
+
+
+def test_a_vector_counts_as_answered_when_there_is_a_prediction_for_it(lake, history):
+    past = history(300)
+    name = past.instrument
+    features.replace_window(lake, "features", name, 0, 2**62, tables.vectors_to_rows(name, past.vectors, "live"), "run")
+    ts = past.vectors.ts
+    some = [Prediction(f"p{t}", name, int(t), 300, 0.0, 0.5, 0.0, 1, 1, 0, 0) for t in [*ts[10:40], *ts[50:60]]]
+    rows = tables.records_to_rows("predictions", some, range(40))
+    landing.land(lake, [landing.Batch("predictions", "predictions", 0, rows, 40)])
+    assert coverage(lake, name, int(ts[9])) == (len(ts) - 10, 40)
+    assert coverage(lake, name, int(ts[29]), int(ts[54])) == (25, 15)
+    assert coverage(lake, "simulated:ETH-USD", 0) == (0, 0)
+
+
+def test_answers_come_with_outcomes_in_order_of_their_vectors_and_within_the_window(lake, history):
+    past = history(100)
+    name = past.instrument
+    rows = tables.examples_to_rows(name, past.examples, 300, "live")
+    features.replace_window(lake, "examples", name, 0, 2**62, rows, "run")
+    ts = past.examples.ts
+    said = [Prediction(f"p{t}", name, int(t), 300, 1.0, 0.5, 2.0, 7, 1, int(t) - 60, 0) for t in ts]
+    rows = tables.records_to_rows("predictions", said, range(len(said)))
+    landing.land(lake, [landing.Batch("predictions", "predictions", 0, rows, len(said))])
+    found = answered(lake, name, int(ts[4]), int(ts[20]))
+    assert found.ts.tolist() == ts[5:21].tolist()
+    assert np.array_equal(found.actual, past.examples.targets[5:21], equal_nan=True)
+    assert found.predicted[0].tolist() == [1.0, 0.5, 2.0]
+    assert set(found.version) == {7}
+    assert (found.ts - found.watermark == 60).all()
