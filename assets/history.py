@@ -16,7 +16,8 @@ import numpy as np
 
 from assets.partitions import History, date_of, history_of, nanos_of, text_of
 from assets.resources import Mill
-from domain.events import NANOS_PER_DAY
+from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
+from domain.gaps import gaps_of, longest_run
 from domain.tables import Floats, Ints
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
 
@@ -41,13 +42,31 @@ _HOUR = NANOS_PER_DAY // 24
 _SAMPLE = 2_000
 
 
+@dataclass(frozen=True)
+class Day:
+    """What a day holds of one instrument, read back.
+
+    Attributes
+    ----------
+    rows, expected : rows there are, and places on the grid up to where the run wrote
+    longest_absent : rows absent in a row, at most
+    missing, longest_missing : bars without a trade, and how many in a row at most; None in other tables
+    """
+
+    rows: int
+    expected: int
+    longest_absent: int
+    missing: int | None
+    longest_missing: int | None
+
+
 @dataclass
 class Filled:
     """What a run wrote.
 
     Attributes
     ----------
-    rows : by day and instrument
+    days : by day and instrument
     previous_rows, refused : rows that were there before; events that were late or off the grid
     snapshot : of the lake, just after
     until : how far each instrument was written, ns
@@ -55,7 +74,7 @@ class Filled:
     sample : per instrument, some rows of the table's columns: for looking
     """
 
-    rows: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    days: dict[str, dict[str, Day]] = field(default_factory=lambda: defaultdict(dict))
     previous_rows: int = 0
     refused: int = 0
     snapshot: int = 0
@@ -66,7 +85,22 @@ class Filled:
     @property
     def total(self) -> int:
         """Rows written in all."""
-        return sum(n for day in self.rows.values() for n in day.values())
+        return sum(held.rows for day in self.days.values() for held in day.values())
+
+    def day(self, key: str, instruments: Sequence[str], interval: int) -> dict[str, Any]:
+        """Return what Dagster shows of one day: counts of all instruments, and where it is long the longest gap."""
+        held = self.days.get(key, {})
+        minutes = interval / NANOS_PER_MINUTE
+        found: dict[str, Any] = {
+            "rows": sum(day.rows for day in held.values()),
+            "expected": sum(day.expected for day in held.values()),
+            **{f"rows {name}": held[name].rows if name in held else 0 for name in instruments},
+            "longest_absent_min": minutes * max((day.longest_absent for day in held.values()), default=0),
+        }
+        if quiet := [day for day in held.values() if day.missing is not None]:
+            found["missing"] = sum(day.missing or 0 for day in quiet)
+            found["longest_missing_min"] = minutes * max(day.longest_missing or 0 for day in quiet)
+        return found
 
     def metadata(self) -> dict[str, Any]:
         """Return what Dagster shows of every day that was written."""
@@ -105,13 +139,12 @@ def fill(context: dg.AssetExecutionContext, mill: Mill, table: Table, write: Wri
                 filled.previous_rows += written.previous_rows
                 filled.refused += written.refused
                 filled.snapshot = written.snapshot
-                _look(lake, table, instrument, (start, stop), filled)
+                _look(lake, mill.project.interval, table, instrument, (start, stop), filled)
                 context.log.info("%s of %s: %d rows until %s", table, instrument, written.rows, text_of(stop))
             filled.until[instrument] = end
     for key in context.partition_keys:
-        counts = filled.rows.get(key, {})
-        each = {f"rows {name}": counts.get(name, 0) for name in mill.project.instruments}
-        context.add_asset_metadata({"rows": sum(counts.values()), **each}, partition_key=key)
+        found = filled.day(key, mill.project.instruments, mill.project.interval)
+        context.add_asset_metadata(found, partition_key=key)
     return filled
 
 
@@ -147,18 +180,23 @@ def _pieces(start: int, end: int, interval: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _look(lake: Lake, table: Table, instrument: str, window: tuple[int, int], filled: Filled) -> None:
+def _look(lake: Lake, interval: int, table: Table, instrument: str, window: tuple[int, int], filled: Filled) -> None:
     """Read back what was written: days are counted and pictures drawn from what readers get."""
+    from domain.bars import MISSING
     from warehouse.features import read_table
 
     rows: Any = read_table(lake, table, instrument, *window)
     ts = rows.available if table == "examples" else rows.ts
     values = rows.targets if table == "examples" else rows.values
+    missing = values[:, MISSING] > 0.0 if table == "bars" else None
+    for start in range(window[0] // NANOS_PER_DAY * NANOS_PER_DAY, window[1], NANOS_PER_DAY):
+        after, until = max(start, window[0]), min(start + NANOS_PER_DAY, window[1])
+        of = slice(*np.searchsorted(ts, [after, until], side="right"))
+        found = gaps_of(ts[of], after, until, interval)
+        quiet = (None, None) if missing is None else (int(missing[of].sum()), longest_run(missing[of]))
+        filled.days[date_of(start + 1).isoformat()][instrument] = Day(found.rows, found.expected, found.longest, *quiet)
     if not len(ts):
         return
-    days, counts = np.unique((ts - 1) // NANOS_PER_DAY, return_counts=True)
-    for day, n in zip(days.tolist(), counts.tolist(), strict=True):
-        filled.rows[date_of(day * NANOS_PER_DAY + 1).isoformat()][instrument] = n
     hour, begins = np.unique((ts - 1) // _HOUR, return_index=True)
     means = np.add.reduceat(np.nan_to_num(values), begins) / np.diff(np.append(begins, len(ts)))[:, None]
     filled.hours[instrument].append((hour * _HOUR, means))

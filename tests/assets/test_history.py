@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from assets.history import ends_of
 from assets.partitions import history_of
-from domain.bars import BarState, add_trades, close_until
+from domain.bars import MISSING, BarState, add_trades, close_until
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from domain.pipeline import Pipeline
 from domain.tables import BarTable
@@ -60,6 +60,28 @@ def test_a_day_holds_the_rows_of_its_own_times_and_says_how_many(filled):
                 assert {n: event.metadata[f"rows {n}"].value for n in there} == there
                 assert event.metadata["rows"].value == sum(there.values()) > 0
     assert materialized(instance, "bars")[0].metadata["rows"].value == 2 * 1440
+
+
+def test_a_day_says_what_it_lacks(filled):
+    mill, instance = filled
+    start = history_of(mill.project).start
+    warm_up = 240
+    for table, lost in (("bars", 0), ("features", warm_up), ("examples", warm_up + 5)):
+        first, second = materialized(instance, table)[:2]
+        for event, absent in ((first, lost), (second, 0)):
+            assert event.metadata["expected"].value == 2 * 1440
+            assert event.metadata["expected"].value - event.metadata["rows"].value == 2 * absent
+            assert event.metadata["longest_absent_min"].value == absent
+    with mill.lake() as lake:
+        missing = [
+            read_table(lake, "bars", name, start, start + NANOS_PER_DAY).values[:, MISSING] > 0
+            for name in mill.project.instruments
+        ]
+    event = materialized(instance, "bars")[0]
+    assert event.metadata["missing"].value == sum(int(flags.sum()) for flags in missing) > 0
+    runs = ["".join("x" if flag else " " for flag in flags).split() for flags in missing]
+    assert event.metadata["longest_missing_min"].value == max(len(run) for some in runs for run in some)
+    assert "missing" not in first.metadata  # of another table there is no such thing
 
 
 def test_a_run_is_pictured_once_on_its_newest_day(filled):
