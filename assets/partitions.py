@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -66,6 +67,21 @@ def days_of(history: History, reached: int = 0) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(
         start_date=date_of(history.start + 1).isoformat(), end_date=(last + timedelta(days=1)).isoformat()
     )
+
+
+def window_of(tags: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the window ``(start, end]`` (ns) of the days that a run is for, None when it is for no days.
+
+    >>> window_of({"dagster/partition": "1970-01-02"}) == (NANOS_PER_DAY, 2 * NANOS_PER_DAY)
+    True
+    """
+    one = tags.get("dagster/partition")
+    first = tags.get("dagster/asset_partition_range_start", one)
+    last = tags.get("dagster/asset_partition_range_end", one)
+    if first is None or last is None:
+        return None
+    begin, end = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (first, last))
+    return nanos_of(begin), nanos_of(end) + NANOS_PER_DAY
 
 
 def date_of(ts: int) -> date:

@@ -24,12 +24,17 @@ Hours = Mapping[str, tuple[Ints, Floats]]
 def markdown_of(figure: Figure) -> str:
     """Return the figure as Markdown with the picture inside, at most ``LIMIT`` bytes."""
     for dpi in (80, 60, 40, 20):
-        data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=dpi)
-        text = f"![](data:image/png;base64,{base64.b64encode(data.getvalue()).decode()})"
+        text = f"![]({uri_of(figure, dpi)})"
         if len(text) <= LIMIT:
             return text
     return "The picture is too large to keep."
+
+
+def uri_of(figure: Figure, dpi: int) -> str:
+    """Return the figure as a ``data:`` URI: the picture itself where others have a link."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=dpi)
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def lines(hours: Hours, panels: Sequence[tuple[int, str]], note: str) -> str:
@@ -41,7 +46,7 @@ def lines(hours: Hours, panels: Sequence[tuple[int, str]], note: str) -> str:
     panels : which columns, and what to call them
     note : the title: what is shown, and whether it is simulated
     """
-    figure = _figure(8.0, 2.0 * len(panels) + 0.4)
+    figure = figure_of(8.0, 2.0 * len(panels) + 0.4)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (column, label) in zip(axes, panels, strict=True):
         for name, (ts, values) in hours.items():
@@ -57,7 +62,7 @@ def lines(hours: Hours, panels: Sequence[tuple[int, str]], note: str) -> str:
 
 def heat(hours: Hours, names: Sequence[str], note: str) -> str:
     """Draw every column over time as a colour: its distance from its own mean, in standard deviations."""
-    figure = _figure(8.0, 3.2 * len(hours) + 0.4)
+    figure = figure_of(8.0, 3.2 * len(hours) + 0.4)
     axes = figure.subplots(len(hours), 1, squeeze=False)[:, 0]
     for axis, (name, (ts, values)) in zip(axes, hours.items(), strict=True):
         deviation = values.std(axis=0)
@@ -72,7 +77,7 @@ def heat(hours: Hours, names: Sequence[str], note: str) -> str:
 
 def histograms(samples: Mapping[str, Floats], names: Sequence[str], note: str) -> str:
     """Draw how the columns of float64[n, columns] are distributed, a panel each."""
-    figure = _figure(8.0, 2.8)
+    figure = figure_of(8.0, 2.8)
     for axis, (column, label) in zip(figure.subplots(1, len(names)), enumerate(names), strict=True):
         for name, values in samples.items():
             finite = values[np.isfinite(values[:, column]), column]
@@ -87,7 +92,7 @@ def histograms(samples: Mapping[str, Floats], names: Sequence[str], note: str) -
 
 def skills(values: Mapping[str, Mapping[str, float]], note: str) -> str:
     """Draw bars of skill: one group a target, one bar a baseline."""
-    figure = _figure(8.0, 2.8)
+    figure = figure_of(8.0, 2.8)
     axis = figure.subplots()
     baselines = sorted({name for group in values.values() for name in group})
     width = 0.8 / max(1, len(baselines))
@@ -102,7 +107,8 @@ def skills(values: Mapping[str, Mapping[str, float]], note: str) -> str:
     return markdown_of(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
+    """Return an empty figure, inches."""
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -12,14 +12,15 @@ from itertools import pairwise
 import numpy as np
 
 from domain import baselines, confidence, guards
-from domain.baselines import BASELINES, BaselineState
+from domain.baselines import BaselineState
 from domain.confidence import Estimate
 from domain.config import Project
 from domain.errors import ArtifactRefused
 from domain.evaluation import losses
 from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND
 from domain.features import TARGETS
-from domain.fleet import FROZEN, Line
+from domain.fleet import Line
+from domain.lines import BASELINES, FROZEN
 from domain.tables import Flags, Floats, Ints
 from domain.tape import Tape, merge
 from warehouse.features import read_table, span, training_rows

@@ -11,10 +11,14 @@ import dagster as dg
 from assets.bars import bars_asset
 from assets.examples import examples_asset
 from assets.features import features_asset
+from assets.history_checks import history_checks
+from assets.model_checks import model_checks
 from assets.models import initial_model_asset
 from assets.partitions import days_of, history_of
+from assets.performance import performance_asset
 from assets.resources import Mill, Service
 from assets.services import predictions_spec, services_asset, services_checks
+from assets.serving_checks import serving_checks
 from assets.versions import version_specs
 from domain.config import Places, Project
 from domain.errors import TidemillError
@@ -24,7 +28,7 @@ from orchestration.health import health_sensor
 from orchestration.jobs import jobs
 from orchestration.lines import line_jobs
 from orchestration.maintenance import maintenance, maintenance_schedule
-from orchestration.schedules import clock_of, closed_day_schedule
+from orchestration.schedules import clock_of, closed_day_schedule, hourly_schedule
 from orchestration.sensors import bootstrap_sensor
 from orchestration.settings import read_places, read_project
 from orchestration.versions import versions_sensor
@@ -86,11 +90,12 @@ def definitions(places: Places, project: Project) -> dg.Definitions:
             services_asset(),
             *version_specs(project),
             predictions_spec(),
+            performance_asset(),
         ],
-        asset_checks=[services_checks()],
+        asset_checks=[*history_checks(), *model_checks(project), *serving_checks(), services_checks()],
         jobs=[*jobs(), *line_jobs(), maintenance],
         sensors=[bootstrap_sensor(places, history), health_sensor(places), versions_sensor(places)],
-        schedules=[closed_day_schedule(places, history), maintenance_schedule],
+        schedules=[closed_day_schedule(places, history), hourly_schedule(places), maintenance_schedule],
         resources={"mill": Mill(project, places), "deployer": LocalDeployer(Deployment(places, project))},
         executor=dg.in_process_executor,
     )

@@ -5,12 +5,21 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.models import INITIAL
+from assets.performance import PERFORMANCE
 from assets.services import key_of
 from domain.services import FLOW, STREAMS
 
 BOOTSTRAP, BACKFILL, TRAIN, REDEPLOY = "bootstrap", "backfill", "train", "redeploy"
+EVALUATE = "evaluate"
 
-HISTORY = dg.AssetSelection.assets("bars", "features", "examples")
+_BARS, _EXAMPLES = dg.AssetKey("bars"), dg.AssetKey("examples")
+# Of the checks only those that stop what is made from bad rows: the others are for when there is a stream to look at.
+HISTORY = dg.AssetSelection.assets("bars", "features", "examples").without_checks() | dg.AssetSelection.checks(
+    dg.AssetCheckKey(_BARS, "gapless"), dg.AssetCheckKey(_EXAMPLES, "no_look_ahead")
+)
+MODELS = dg.AssetSelection.assets(INITIAL).without_checks() | dg.AssetSelection.checks(
+    dg.AssetCheckKey(INITIAL, "finite")
+)
 SERVICES = dg.AssetSelection.assets(*(key_of(name) for name in FLOW)).without_checks()
 ALWAYS = dg.AssetSelection.assets(*(key_of(name) for name in STREAMS)).without_checks()
 
@@ -23,7 +32,7 @@ def jobs() -> list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
     return [
         dg.define_asset_job(
             BOOTSTRAP,
-            HISTORY | dg.AssetSelection.assets(INITIAL) | ALWAYS,
+            HISTORY | MODELS | ALWAYS,
             description="Everything from nothing: fill history, train the first models, deploy every service.",
             tags={_LIMIT: "3600"},
         ),
@@ -32,7 +41,7 @@ def jobs() -> list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(
             TRAIN,
-            dg.AssetSelection.assets(INITIAL),
+            MODELS,
             description="Train the first version of every line that has none.",
             tags={_LIMIT: "3600"},
         ),
@@ -41,6 +50,12 @@ def jobs() -> list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
             SERVICES,
             description="Put services in place afresh, with today's configuration and code.",
             tags={_LIMIT: "600"},  # all of them, one after the other, on a busy machine
+        ),
+        dg.define_asset_job(
+            EVALUATE,
+            dg.AssetSelection.assets(PERFORMANCE) | dg.AssetSelection.all_asset_checks(),
+            description="What the models and the data are worth now: served answers beside outcomes, and every check.",
+            tags={_LIMIT: "1800"},
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Schedules: each UTC day of event time is written once more from history when it has closed."""
+"""Schedules: a UTC day of event time is written once more when it has closed; what is served is judged by the hour."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from assets.partitions import History, date_of, text_of
 from domain.config import Places
 from domain.errors import TidemillError
 from domain.events import NANOS_PER_DAY
-from domain.health import market_clock
-from orchestration.jobs import BACKFILL, range_tags
+from domain.health import Beat, market_clock
+from orchestration.jobs import BACKFILL, EVALUATE, range_tags
 from orchestration.looks import control_of
 from warehouse.heartbeats import Heartbeats
 
@@ -48,10 +48,38 @@ def closed_day_schedule(places: Places, history: History) -> dg.ScheduleDefiniti
     return closed_day
 
 
+def hourly_schedule(places: Places) -> dg.ScheduleDefinition:
+    """Return the schedule that evaluates what is served, once there is something."""
+
+    @dg.schedule(
+        name="hourly",
+        cron_schedule="0 * * * *",
+        job_name=EVALUATE,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        execution_timezone="UTC",
+        description="Every hour: compares served predictions with what then happened, and runs every check.",
+    )
+    def hourly() -> dg.RunRequest | dg.SkipReason:
+        try:
+            beats = beats_of(places)
+        except TidemillError as error:
+            return dg.SkipReason(str(error))
+        if not any(beat.detail.get("predictions") for beat in beats if beat.service == "predictor"):
+            return dg.SkipReason("nothing has been served yet: no predictor has told of an answer")
+        return dg.RunRequest()
+
+    return hourly
+
+
 def clock_of(places: Places) -> int:
     """Return how far the market has become bars, ns of event time; 0 before the first."""
+    return market_clock(beats_of(places))
+
+
+def beats_of(places: Places) -> list[Beat]:
+    """Return the newest heartbeats; none while there is no control database."""
     with control_of(places) as control:
-        return market_clock(Heartbeats(control).beats()) if control is not None else 0
+        return Heartbeats(control).beats() if control is not None else []
 
 
 def _last_requested(instance: dg.DagsterInstance) -> date | None:

@@ -26,7 +26,7 @@ def test_definitions_are_loadable_and_explain_every_asset(defs):
     specs = list(defs.resolve_all_asset_specs())
     keys = {spec.key.to_user_string(): spec for spec in specs}
     assert set(keys) == {
-        *("bars", "features", "examples", "initial_model", "predictions"),
+        *("bars", "features", "examples", "initial_model", "predictions", "prediction_performance"),
         *(f"model_versions/simulated_{name}_USD{part}" for name in ("BTC", "ETH") for part in ("", "_challenger")),
         *(f"services/{name}" for name in SERVICES),
     }
@@ -50,18 +50,39 @@ def test_the_graph_reads_as_the_data_flows(defs):
     assert parents("model_versions/simulated_BTC_USD") == {"initial_model", "services/trainer"}
     assert parents("model_versions/simulated_BTC_USD_challenger") == {"initial_model", "services/challenger"}
     assert parents("predictions") == {"services/predictor"}
+    assert parents("prediction_performance") == {"predictions", "examples"}
 
 
 def test_jobs_sensors_and_schedules_are_there_and_on(defs):
     repository = defs.get_repository_def()
-    asked_for = {"retrain", "promote", "rollback", "rebuild_version", "unlearn", "maintenance"}
+    asked_for = {"retrain", "promote", "rollback", "rebuild_version", "unlearn", "maintenance", "evaluate"}
     assert {"bootstrap", "backfill", "redeploy", "train"} | asked_for <= set(repository.job_names)
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
     assert set(sensors) == {"bootstrap", "health", "versions"}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
     schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
-    assert set(schedules) == {"closed_day", "maintenance"}
+    assert set(schedules) == {"closed_day", "hourly", "maintenance"}
     assert {schedule.default_status for schedule in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
+
+
+def checks_of(defs, job):
+    layer = defs.resolve_job_def(job).asset_layer
+    return {f"{key.asset_key.to_user_string()}/{key.name}" for data in layer.data for key in data.assets_def.check_keys}
+
+
+def test_making_history_and_models_runs_the_checks_that_stop_it_and_no_others(defs):
+    assert checks_of(defs, "backfill") == {"bars/gapless", "examples/no_look_ahead"}
+    assert checks_of(defs, "train") == {"initial_model/finite"}
+    assert checks_of(defs, "bootstrap") == checks_of(defs, "backfill") | checks_of(defs, "train")
+    assert checks_of(defs, "redeploy") == set()
+
+
+def test_an_evaluation_runs_every_check_and_every_check_explains_itself(defs):
+    specs = [spec for check in defs.asset_checks for spec in check.check_specs]
+    assert checks_of(defs, "evaluate") == {f"{spec.asset_key.to_user_string()}/{spec.name}" for spec in specs}
+    assert len(specs) == 6 + 2 + 2 * 2 + 2
+    assert {spec.name for spec in specs if spec.blocking} == {"gapless", "no_look_ahead", "finite"}
+    assert all(len(spec.description) > 60 for spec in specs)
 
 
 def test_loading_and_ticking_load_nothing_heavy(tmp_path):

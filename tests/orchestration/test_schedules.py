@@ -10,7 +10,7 @@ from assets.partitions import history_of
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from domain.health import Beat
 from orchestration.definitions import definitions
-from orchestration.schedules import closed_day_schedule
+from orchestration.schedules import closed_day_schedule, hourly_schedule
 from tests.mills import mill_at
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
@@ -66,3 +66,32 @@ def test_days_missed_meanwhile_are_asked_for_in_one_run(schedule):
     schedule.stand_at(5, minutes=30)
     assert schedule.tick() == ("2025-01-04", "2025-01-07")
     assert schedule.tick().startswith("the market has not closed 2025-01-08 yet")
+
+
+@pytest.fixture
+def hourly(tmp_path):
+    """What the hourly schedule says, and a hand that lets the predictor tell of its answers."""
+    mill = mill_at(tmp_path)
+
+    class Scene:
+        def tell(self, **detail):
+            now = time.time()
+            beat = Beat("predictor", "test", 1, "running", 0, {}, 1, now, 0, True, now, now, detail)
+            with Control.open(mill.places.control) as control:
+                assert Heartbeats(control).beat(beat)
+
+        def tick(self):
+            return hourly_schedule(mill.places)(dg.build_schedule_context())
+
+    return Scene()
+
+
+def test_while_nothing_was_served_there_is_nothing_to_evaluate(hourly):
+    assert hourly.tick().skip_message == "nothing has been served yet: no predictor has told of an answer"
+    hourly.tell(predictions=0)
+    assert isinstance(hourly.tick(), dg.SkipReason)
+
+
+def test_what_is_served_is_evaluated_each_hour(hourly):
+    hourly.tell(predictions=1)
+    assert isinstance(hourly.tick(), dg.RunRequest)
