@@ -201,7 +201,7 @@ def _report(
 
 
 def _text(found: "Estimate | None") -> str:
-    return "" if found is None else f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})"
+    return "" if found is None else f"{found.value:.3g} ({found.low:.3g} to {found.high:.3g})"
 
 
 def _table(rows: Sequence[dict[str, str]]) -> dg.TableMetadataValue:

@@ -93,7 +93,7 @@ def versions(cards: Sequence[Card], note: str) -> Figure:
             axis.plot(at, skill, "o-", ms=2.5, lw=0.9, color=_colour(c), label=f"{card.instrument}, {card.hardest(k)}")
         _zero(axis, "")
         axis.set_ylabel(f"skill, {target}", fontsize=8)
-        axis.legend(fontsize=7, ncols=len(cards), loc="lower left")
+        axis.legend(fontsize=7, ncols=len(cards), loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False)
     axes[-1].tick_params(axis="x", labelsize=7)
     figure.suptitle(f"skill of ranges of versions against the best simple forecast\n{note}", fontsize=9)
     return figure

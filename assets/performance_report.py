@@ -17,7 +17,7 @@ h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 2em 0
 p.market { margin: .2em 0 1em; color: #666; } p.market b { color: #b00; }
 table { border-collapse: collapse; font-size: 13px; margin: .5em 0; }
 th { text-align: left; border-bottom: 2px solid #999; } th, td { padding: .15em .8em .15em 0; }
-td { border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td { border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; vertical-align: top; }
 img { max-width: 100%; display: block; margin: .5em 0; } div.wide { overflow-x: auto; }
 """
 

@@ -73,13 +73,6 @@ def test_the_report_is_one_page_that_needs_nothing_but_itself(performed):
     assert f"{BTC}: 1,435 of 1,435 vectors answered" in page
 
 
-def test_hours_are_asked_for_in_the_launchpad(served, instance):
-    mill, _ = served
-    assert perform(mill, instance, hours=3).success
-    [event] = materialized(instance, "prediction_performance")
-    assert event.metadata["answers simulated_BTC_USD"].value == 180
-
-
 def test_where_nothing_was_served_the_run_is_red_and_says_what_to_do(filled, instance):
     mill, _ = filled
     run = perform(mill, instance)
@@ -91,11 +84,12 @@ def test_where_nothing_was_served_the_run_is_red_and_says_what_to_do(filled, ins
     assert materialized(instance, "prediction_performance") == []
 
 
-def test_a_line_that_was_not_served_is_named_and_has_no_numbers(served, tmp_path, instance):
+def test_hours_are_asked_for_and_a_line_that_was_not_served_is_named_and_has_no_numbers(served, tmp_path, instance):
     mill, _ = served
     three = mill_at(tmp_path, TOML.replace('"simulated:ETH-USD"', '"simulated:ETH-USD", "simulated:SOL-USD"'))
-    assert perform(type(mill)(three.project, mill.places), instance).success
+    assert perform(type(mill)(three.project, mill.places), instance, hours=3).success
     [event] = materialized(instance, "prediction_performance")
+    assert event.metadata["answers simulated_BTC_USD"].value == 180
     assert event.metadata["not_served"].value == "simulated:SOL-USD"
     assert not [name for name in event.metadata if "SOL" in name]
 
