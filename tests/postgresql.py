@@ -46,6 +46,7 @@ class Postgresql:
         options = ["--no-sync", "--locale=C", "--encoding=UTF8", "--auth=scram-sha-256"]
         self._run("initdb", "-D", self.home / "data", "-U", USER, f"--pwfile={secret}", *options).wait()
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": self.home, "fsync": "off"}
+        settings |= {"timezone": "Asia/Tokyo"}  # not UTC, as many are
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self.process = self._run("postgres", "-D", self.home / "data", "-p", str(self.port), *flags)
         self._wait()

@@ -1,9 +1,18 @@
 """Dagster's instance in both of its storages, and what is said when one of them cannot be had."""
 
 import importlib.util
+import logging
+import sys
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.test_utils import freeze_time
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.sensor import execute_sensor_iteration
 
 from domain.config import Places
 from domain.errors import Unavailable, UsageError
@@ -19,10 +28,10 @@ VERSIONS = dg.AssetKey(["model_versions", "line"])
 NOWHERE = f"postgresql://{USER}:{PASSWORD.replace('/', '%2F')}@127.0.0.1:1/mill"
 
 
-@pytest.fixture(params=STORAGES)
-def instance(request, tmp_path):
+@pytest.fixture(scope="module", params=STORAGES)
+def instance(request, tmp_path_factory):
     url = request.getfixturevalue("postgres").database() if request.param == "postgresql" else ""
-    with instance_at(tmp_path, url) as instance:
+    with instance_at(tmp_path_factory.mktemp(request.param), url) as instance:
         assert request.param in type(instance.event_log_storage).__module__.replace("postgres.", "postgresql.")
         yield instance
 
@@ -45,6 +54,47 @@ def test_partitions_runless_events_checks_and_ticks_are_kept(instance):
         instance.report_runless_asset_event(dg.AssetCheckEvaluation(VERSIONS, "skill", passed, {}))
     [record] = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).values()
     assert record.evaluation.passed is False
+
+
+SENSORS = """
+import dagster as dg
+
+def sensor(name, result):
+    @dg.sensor(name=name, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+    def tick(context):
+        return result(str(int(context.cursor or 0) + 1))
+    return tick
+
+defs = dg.Definitions(sensors=[
+    sensor("says_why", lambda n: dg.SensorResult(skip_reason="nothing new", cursor=n)),
+    sensor("moves_its_cursor", lambda n: dg.SensorResult(cursor=n)),
+    sensor("fails", lambda n: 1 / 0),
+])
+"""
+
+
+def test_ticks_are_purged_by_the_daemon_and_cursors_go_on(instance, tmp_path):
+    """Ticks that ask for no run count as skipped, those that only move a cursor or report events too."""
+    (tmp_path / "sensors.py").write_text(SENSORS)
+    origin = LoadableTargetOrigin(executable_path=sys.executable, python_file=str(tmp_path / "sensors.py"))
+    target = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin))
+    now, quiet = datetime(2026, 3, 10, 12, tzinfo=UTC), logging.getLogger("quiet")
+    quiet.setLevel(logging.CRITICAL + 1)
+    with WorkspaceProcessContext(instance, target) as workspace:
+        for hours in (200, 26, 23, 0):
+            with freeze_time(now - timedelta(hours=hours)):
+                list(execute_sensor_iteration(workspace, quiet, None, None))
+    states = {state.instigator_name: state for state in instance.all_instigator_state()}
+    kept = {
+        name: [(now.timestamp() - tick.timestamp) / 3600 for tick in ticks_of(instance, state)]
+        for name, state in states.items()
+    }
+    assert kept == {"says_why": [0, 23], "moves_its_cursor": [0, 23], "fails": [0, 23, 26]}
+    assert states["says_why"].instigator_data.cursor == states["moves_its_cursor"].instigator_data.cursor == "4"
+
+
+def ticks_of(instance, state):
+    return instance.get_ticks(state.instigator_origin_id, state.selector_id)
 
 
 def test_a_password_is_left_in_the_environment(tmp_path, postgres):
