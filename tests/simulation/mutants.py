@@ -145,14 +145,14 @@ def number_without_its_model() -> contextlib.AbstractContextManager[object]:
     """The predictor names the new version and answers with the old one."""
 
     def change(real):
-        def refresh(self, partition):
-            line = self._served[partition].line
-            real(self, partition)
-            self._served[partition].line = line
+        def swap(self, served, cast):
+            line = served.line
+            real(self, served, cast)
+            served.line = line
 
-        return refresh
+        return swap
 
-    return _wrapped(predictor.Predictor, "_refresh", change)
+    return _wrapped(predictor.Predictor, "_swap", change)
 
 
 def repetitions_are_answered() -> contextlib.AbstractContextManager[object]:
