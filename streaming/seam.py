@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,10 @@ def safe_point(registry: Registry, lake: Lake, cast: Cast, partition: int) -> in
     seam, landed = seam_of(registry, cast.instrument), all_landed(lake)
     marks = [landed.get((topic, partition)) for topic in (BARS, FEATURES, FEATURES_WITH_TARGET)]
     # Not by its manifest: the trainer goes on from the newest version that loads.
-    learned = (newest_good(registry, line, "safe point")[0].watermark for line in cast.lines)
+    learned = [newest_good(registry, cast.champion, "safe point")[0].watermark]
+    if cast.challenger is not None:
+        with contextlib.suppress(ArtifactRefused):  # a challenger that does not load holds nobody up
+            learned.append(newest_good(registry, cast.challenger, "safe point")[0].watermark)
     return max(seam, min(*learned, *(seam if mark is None else mark.last_ts for mark in marks)))
 
 

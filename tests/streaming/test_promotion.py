@@ -7,6 +7,7 @@ from domain.checkpoint import Checkpoint
 from domain.fleet import Line
 from domain.tape import merge
 from domain.topics import TRADES
+from streaming.seam import safe_point
 from streaming.trainer import Trainer
 from tests.streaming.mill import NAMES, Mill, trades_of
 from warehouse.features import read_table
@@ -174,3 +175,17 @@ def test_a_version_of_a_line_is_no_version_of_its_sister(mill, challenger):
     assert registry.manifest(two)["line"] == LATER
     assert isinstance(registry.open(two), Checkpoint)
     assert Line(LATER, mill.project.fleet).instrument == LINE
+
+
+def test_what_is_made_again_begins_where_champion_and_challenger_both_have_learned(mill, roles, challenger):
+    registry = mill.context.registry
+    feed(mill, CUT, 800)
+    with Lake.open(mill.places) as lake:
+        both = safe_point(registry, lake, roles.of(LINE), 0)
+        assert both == min(registry.newest(LINE).watermark, registry.newest(LATER).watermark)
+        for version in registry.since(0, 10_000):
+            if version.line == LATER:
+                version.path.write_bytes(b"torn")
+        assert safe_point(registry, lake, roles.of(LINE), 0) == registry.newest(LINE).watermark
+    challenger.close(clean=False)
+    mill.services.remove(challenger)
