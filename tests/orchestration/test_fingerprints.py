@@ -11,7 +11,7 @@ import pytest
 from assets.partitions import history_of
 from assets.training import train_initial
 from domain.config import Frozen, Places
-from domain.services import FLOW, STREAMS
+from domain.services import FLOW, SERVICES
 from markets.drawn import draw_candles
 from orchestration import fingerprints
 from orchestration.bootstrap import stage_of
@@ -22,8 +22,11 @@ from streaming.memory import Memory
 from tests.mills import ROOT, mill_at
 from warehouse.control import Control
 from warehouse.lake import Lake
+from warehouse.roles import Roles
 
-EVERYTHING = set(STREAMS)
+EVERYTHING = set(SERVICES)
+TRAINERS = {"trainer", "challenger"}
+CHALLENGER = "simulated:BTC-USD@2"
 
 
 @pytest.fixture
@@ -46,8 +49,8 @@ def changed(project, **fields):
 @pytest.mark.parametrize(
     ("change", "affected"),
     [
-        ({"publish__every_s": 5.0}, {"trainer"}),
-        ({"publish__examples": 7}, {"trainer"}),
+        ({"publish__every_s": 5.0}, TRAINERS),
+        ({"publish__examples": 7}, TRAINERS),
         ({"market__speed": 1.0}, {"ingest"}),
         ({"market__seed": 8}, {"ingest", "featurizer"}),
         ({"lateness": "3s"}, {"featurizer"}),
@@ -58,13 +61,13 @@ def changed(project, **fields):
 )
 def test_a_changed_setting_affects_those_who_read_it(project, change, affected):
     other = changed(project, **change)
-    assert {name for name in STREAMS if config_digest(project, name) != config_digest(other, name)} == affected
+    assert {name for name in SERVICES if config_digest(project, name) != config_digest(other, name)} == affected
 
 
 def test_the_fleet_affects_no_service_that_runs_for_a_version_carries_its_own(project):
     (model,) = project.fleet
     other = project.model_copy(update={"fleet": (model.model_copy(update={"forgetting": 0.99}),)})
-    assert all(config_digest(project, name) == config_digest(other, name) for name in STREAMS)
+    assert all(config_digest(project, name) == config_digest(other, name) for name in SERVICES)
 
 
 class Reading:
@@ -91,21 +94,22 @@ def test_every_service_reads_the_settings_that_it_declares_and_no_others(project
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         places = Places(home=tmp_path / "home", serving_port=probe.getsockname()[1])
-    seen = {name: set() for name in STREAMS}
+    seen = {name: set() for name in SERVICES}
     project = changed(project, instruments=("simulated:BTC-USD",), market__speed=0.0, market__history_days=1)
     history, memory = history_of(project), Memory()
     with Control.open(places.control) as control:
         context = Context(project, places, control, memory, instance="test")
         with Lake.open(places) as lake:
-            for name in project.instruments:
+            for name in (*project.instruments, CHALLENGER):
                 train_initial(lake, control, context.registry, project, name, history.start, history.until)
+        Roles(control).challenge(CHALLENGER, "test")
         stages = [
             stage_of(name, Context(Reading(project, seen[name]), places, control, memory, instance="test"))
-            for name in STREAMS
+            for name in SERVICES
         ]
         for stage in stages:
             stage.open()
-        trainer = stages[STREAMS.index("trainer")]
+        trainer = stages[SERVICES.index("trainer")]
         for _ in range(200):
             for stage in stages:
                 stage.work(0.0)
@@ -120,7 +124,7 @@ def test_every_service_reads_the_settings_that_it_declares_and_no_others(project
             project, instruments=("recorded:BTC-USD",), market__source="recorded",
             market__path=(str(tmp_path / "candles.parquet"),),
         )  # fmt: skip
-        for name in STREAMS:
+        for name in SERVICES:
             stage_of(name, Context(Reading(recorded, seen[name]), places, control, memory, instance="test"))
     assert {name: sorted(fields) for name, fields in seen.items()} == {
         name: sorted(role.settings) for name, role in FLOW.items()
@@ -139,7 +143,7 @@ def copy(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "affected"),
     [
-        ("streaming/trainer.py", {"trainer"}),
+        ("streaming/trainer.py", TRAINERS),
         ("streaming/serving.py", {"predictor"}),
         ("streaming/lander.py", {"lander"}),
         ("streaming/joint.py", EVERYTHING),  # the gate knows it
@@ -156,17 +160,17 @@ def copy(tmp_path, monkeypatch):
     ],
 )
 def test_a_changed_source_affects_those_who_can_import_it(copy, file, affected):
-    before = {name: code_version(name) for name in STREAMS}
-    assert before == {name: code_version(name) for name in STREAMS}
+    before = {name: code_version(name) for name in SERVICES}
+    assert before == {name: code_version(name) for name in SERVICES}
     with (copy / file).open("a") as source:
         source.write("\n# changed\n")
-    assert {name for name in STREAMS if code_version(name) != before[name]} == affected
+    assert {name for name in SERVICES if code_version(name) != before[name]} == affected
 
 
 def test_a_half_written_source_is_a_change_and_no_error(copy):
-    before = {name: code_version(name) for name in STREAMS}
+    before = {name: code_version(name) for name in SERVICES}
     (copy / "streaming/trainer.py").write_text("def trainer(:\n")
-    assert {name for name in STREAMS if code_version(name) != before[name]} == {"trainer"}
+    assert {name for name in SERVICES if code_version(name) != before[name]} == TRAINERS
 
 
 def test_what_is_under_type_checking_is_not_imported_and_what_is_in_a_function_is(copy):
@@ -198,11 +202,11 @@ print("\\n".join(file for file in files if file))
             [sys.executable, "-c", code, name], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )
-        for name in STREAMS
+        for name in SERVICES
     }  # fmt: skip
     said = {name: process.communicate(timeout=120) for name, process in rehearsals.items()}
     for name, (out, err) in said.items():
         assert rehearsals[name].returncode == 0, err
         ours = {line for line in out.splitlines() if any(line.startswith(f"{ROOT / package}/") for package in PACKAGES)}
-        assert f"{ROOT}/streaming/{name}.py" in ours
+        assert f"{ROOT}/streaming/{'trainer' if name in TRAINERS else name}.py" in ours
         assert ours <= {str(path) for path in sources_of(name)}

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 
 from domain import checkpoint, pipeline, tape
-from streaming import featurizer, lander, predictor, trainer, transport
+from streaming import featurizer, lander, predictor, station, trainer, transport
 from streaming.gate import Gate
 from streaming.joint import Joint
 from tests.simulation import invariants as law
@@ -202,7 +202,7 @@ def watermark_ahead_of_the_labels() -> contextlib.AbstractContextManager[object]
             return None
         return int(max(asked.ts[-1], answered.available[-1]))
 
-    return patch(trainer, "ready_until", ready)
+    return patch(station, "ready_until", ready)
 
 
 def row_before_its_file() -> contextlib.AbstractContextManager[object]:
