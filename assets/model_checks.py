@@ -139,12 +139,13 @@ def _loads(mill: Mill, instruments: tuple[str, ...], *, newest: bool) -> dg.Asse
     from domain.errors import ArtifactRefused
     from warehouse.keys import model_key
     from warehouse.registry import Registry
+    from warehouse.roles import Roles
 
     faults, found = list[str](), dict[str, int]()
     with mill.control() as control:
-        registry = Registry(control, mill.places.models, model_key(mill.places))
+        registry, casts = Registry(control, mill.places.models, model_key(mill.places)), Roles(control).all(instruments)
         for name in instruments:
-            version = registry.newest(name) if newest else registry.get(name, 1)
+            version = registry.newest(casts[name].champion) if newest else registry.get(name, 1)
             if version is None:
                 return unjudged(f"{name} has no version yet; run job train")
             found |= {f"version {name}": version.number, f"n_learned {name}": version.n_learned}
