@@ -191,7 +191,9 @@ class Control:
             self.write(_create)
         found = self.read(_schema)
         if found != SCHEMA_VERSION:
-            raise BadState(f"the control database {self.url!r} has schema {found}, not {SCHEMA_VERSION}; migrate it")
+            raise BadState(
+                f"the control database {self.url!r} has schema {found}, not {SCHEMA_VERSION}; start from a new home"
+            )
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Return what ``work`` returns, having committed durably all it wrote or, when it raises, nothing.
