@@ -12,8 +12,6 @@ Page, Continuous Inspection Schemes, Biometrika 41, 1954, doi:10.2307/2333009. T
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
@@ -34,20 +32,18 @@ ROWS = 6
 
 def empty(members: int, targets: int) -> Floats:
     """Return the state before any loss, float64[6, m, 3]."""
-    state = np.zeros((ROWS, members, targets))
-    state[LOWEST] = math.inf
-    return state
+    return np.zeros((ROWS, members, targets))
 
 
 @njit(cache=True)
 def step(state: Floats, x: float) -> None:
     """Take a relative loss in, float64[6]."""
     if state[FOUND] > 0.0:  # begins afresh after a drift
-        state[N], state[MEAN], state[SUM], state[LOWEST], state[FOUND] = 0.0, 0.0, 0.0, math.inf, 0.0
+        state[N], state[MEAN], state[SUM], state[FOUND] = 0.0, 0.0, 0.0, 0.0
     state[N] += 1.0
     state[MEAN] += (1.0 / state[N]) * (x - state[MEAN])
     state[SUM] = ALPHA * state[SUM] + (x - state[MEAN]) - ALLOWANCE
-    state[LOWEST] = min(state[LOWEST], state[SUM])
+    state[LOWEST] = state[SUM] if state[N] == 1.0 else min(state[LOWEST], state[SUM])
     if state[N] >= ENOUGH and state[SUM] - state[LOWEST] > THRESHOLD:
         state[FOUND] = 1.0
         state[COUNT] += 1.0
@@ -55,4 +51,4 @@ def step(state: Floats, x: float) -> None:
 
 def level(state: Floats) -> float:
     """Return how far on the way to a drift the losses are: 0 as good as ever, above 1 a drift is declared."""
-    return float((state[SUM] - state[LOWEST]) / THRESHOLD) if state[N] else 0.0
+    return float((state[SUM] - state[LOWEST]) / THRESHOLD)
