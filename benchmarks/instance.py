@@ -6,8 +6,10 @@ ticks; schedules by the scheduler's, which launches the maintenance job. The clo
 each line has a new version, each sensor one tick, and every ``--every`` steps twelve checks run and six services are
 observed: 60 and 60 are the rates of the default configuration, and take some minutes a day. The ticks between two steps
 are rows copied from the real ones, with their own times; versions are rows of the registry without artifacts; services
-are processes that do nothing; the market's clock stands still, so that no closed day is backfilled: ``--closed-days``
-measures what one costs. Of megabytes, those of ticks, of events without a run, and of runs are told apart on SQLite.
+are processes that do nothing; the market's clock stands still, so that no closed day is backfilled. Of megabytes, those
+of ticks, of events without a run, and of runs are told apart on SQLite. ``--costs 120`` measures instead what each
+thing adds: an event, a run of checks, and the backfill of a closed day. Edit no source meanwhile: the sensor would
+redeploy it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +45,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon import sensor as sensor_daemon
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
-from assets.models import version_key
+from assets.models import version_event, version_key
 from assets.services import key_of
 from domain.baselines import BASELINES
 from domain.config import Places, Project
@@ -53,6 +55,7 @@ from orchestration.instance import prepare_instance
 from orchestration.settings import read_project
 from warehouse.control import Control, counters, versions
 from warehouse.heartbeats import Heartbeats
+from warehouse.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 DAY_S, TICK_S = 86_400, 5
@@ -236,17 +239,32 @@ def live(mill: Mill, daemon: Daemon, job: dg.JobDefinition, days: int, step: int
     return report
 
 
-def closed_days(instance: dg.DagsterInstance, places: Places, project: Project, n: int) -> dict[str, float]:
-    """Return what one run that backfills a closed day costs, the mean of ``n`` after a first one."""
+def costs(instance: dg.DagsterInstance, mill: Mill, n: int) -> dict[str, float]:
+    """Return the kilobytes that each thing adds to the instance, the mean of ``n`` (runs: of a tenth) after a first."""
     from orchestration.definitions import definitions
     from orchestration.jobs import range_tags
 
-    job, sizes = definitions(places, project).resolve_job_def("backfill"), []
-    for k in range(n + 1):
-        day = f"2025-01-0{1 + k}"
-        assert job.execute_in_process(instance=instance, tags=range_tags(day, day)).success
-        sizes.append(measure(instance, places.home))
-    return {name: (sizes[-1][name] - sizes[0][name]) / n for name in ("mb", "files")}
+    for _ in range(n):
+        mill.advance()
+    found = Registry(mill.control, mill.places.models).since(0, 2 * n)
+    events = [version_event(mill.project, version) for version in found[:n]]
+    evaluate = evaluation(mill.project)
+    backfill = definitions(mill.places, mill.project).resolve_job_def("backfill")
+    days = [f"2025-01-0{1 + k}" for k in range(7)]
+    work: dict[str, list[Callable[[], object]]] = {
+        "version event": [lambda e=e: instance.report_runless_asset_event(e) for e in events],
+        "six observations": [lambda: observe(instance)] * (n // 6),
+        "evaluation run": [lambda: evaluate.execute_in_process(instance=instance)] * (n // 10),
+        "closed day": [lambda d=d: backfill.execute_in_process(instance=instance, tags=range_tags(d, d)) for d in days],
+    }
+    figures = {}
+    for what, steps in work.items():
+        steps[0]()
+        before = measure(instance, mill.places.home)["mb"]
+        for step in steps[1:]:
+            step()
+        figures[what] = 1e3 * (measure(instance, mill.places.home)["mb"] - before) / (len(steps) - 1)
+    return figures
 
 
 def main() -> None:
@@ -255,7 +273,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=8)
     parser.add_argument("--step", type=int, default=720, help="seconds between two real ticks")
     parser.add_argument("--every", type=int, default=20, help="steps between two evaluations")
-    parser.add_argument("--closed-days", type=int, default=0, help="measure so many backfills of a day instead")
+    parser.add_argument("--costs", type=int, default=0, help="measure what so many of each thing cost instead")
     parser.add_argument("--url", default="", help="of a PostgreSQL instead of SQLite")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -269,13 +287,13 @@ def main() -> None:
         settings.write_text(settings.read_text() + IN_THIS_PROCESS)
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(settings.parent)))
         project = read_project(places.config)
-        if asked.closed_days:
-            print(json.dumps(closed_days(instance, places, project, asked.closed_days)))
-            return
         # Midnight UTC, so that a day of the clock is a day of the report.
         clock = Clock(time.time() // DAY_S * DAY_S - asked.days * DAY_S)
         mill = Mill(places, project, clock)
         stack.callback(mill.end)
+        if asked.costs:
+            print(json.dumps({what: round(kb, 1) for what, kb in costs(instance, mill, asked.costs).items()}))
+            return
         origin = LoadableTargetOrigin(executable_path=sys.executable, module_name="orchestration.definitions")
         target = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin))
         workspace = stack.enter_context(WorkspaceProcessContext(instance, target))
