@@ -1,4 +1,4 @@
-"""One short market, drawn into a file, for the walk of one trade through the real processes."""
+"""What is walked through: a short market drawn into a file, or a whole Tidemill with a browser on its Dagster."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -8,6 +8,8 @@ import pytest
 
 from markets.drawn import draw_candles
 from orchestration.planned import Planned, as_toml, plan
+from tests.walk.screen import CHROMIUM, opened
+from tests.walk.up import Mill, gone
 
 MINUTES = 1_500
 
@@ -36,3 +38,24 @@ def with_publishing(made: Planned, examples: int) -> Planned:
     )
     made.places.config.write_text(as_toml(project), "utf-8")
     return replace(made, project=project)
+
+
+@pytest.fixture(scope="package")
+def mill(tmp_path_factory):
+    """Start the one Tidemill of all tests that look at a whole one, and prove that `down` ends all of it."""
+    made = Mill(tmp_path_factory.mktemp("up") / "home")
+    made.up = made.run("up", "--wait", "200")
+    yield made
+    made.run("down")
+    assert gone(made.home), "tidemill down left a process behind"
+
+
+@pytest.fixture
+def screen(mill):
+    """Open a browser on its Dagster; whatever a test did there, no page may have failed."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is not here")
+    with opened(mill) as screen:
+        yield screen
+        screen.look()
+    assert not screen.failures

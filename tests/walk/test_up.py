@@ -1,103 +1,23 @@
 """The whole system as a newcomer meets it: up, look, kill, watch it heal, down. One long test, for it is one story."""
 
 import itertools
-import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from domain.services import STREAMS
 from orchestration.deployment import DAGSTER
 from orchestration.supervisor import Supervisor
-from tests.walk.test_walk import gone
+from tests.walk.up import ENDED, wait_for
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-EXPANDED = "%2C".join(f"global%40global%3A{group}" for group in ("history", "models", "model_versions", "services"))
 PAGES = {
-    "asset-graph": f"/asset-groups/?expanded={EXPANDED}",
     "initial-model": "/assets/initial_model?view=overview",
-    "model-versions": "/assets/model_versions/simulated_BTC_USD?view=overview",
     "runs": "/runs",
     "automation": "/automation",
 }
 UNSTARTED = {"QUEUED", "NOT_STARTED", "STARTING"}
-ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
-NODES = ("bars", "features", "examples", "initial_model", "trainer", "predictor", "lander")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Mill:
-    """A Tidemill of its own: a home, ports, and the command."""
-
-    def __init__(self, home):
-        self.home, self.dagster, self.serving = home, free_port(), free_port()
-        self.env = {
-            **os.environ,
-            "TIDEMILL_HOME": str(home),
-            "TIDEMILL_BROKER_PORT": str(free_port()),
-            "TIDEMILL_DAGSTER_PORT": str(self.dagster),
-            "TIDEMILL_SERVING_PORT": str(self.serving),
-        }
-
-    def run(self, *args, timeout=240):
-        return subprocess.run(
-            [sys.executable, "-m", "orchestration.cli", *args],
-            env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-
-    def status(self):
-        found = json.loads(self.run("status", "--json").stdout)
-        return found["healthy"], {row["name"]: row for row in found["services"]}
-
-    def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.serving}{path}", timeout=5) as reply:
-            return json.load(reply)
-
-    def ask_dagster(self, query):
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.dagster}/graphql",
-            json.dumps({"query": query}).encode(),
-            {"content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            return json.load(reply)["data"]
-
-    def runs(self):
-        query = "{runsOrError(limit:50){...on Runs{results{jobName status startTime endTime tags{key value}}}}}"
-        found = self.ask_dagster(query)["runsOrError"]["results"]
-        return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
-
-
-def wait_for(what, deadline_s, look):
-    until = time.monotonic() + deadline_s
-    while time.monotonic() < until:
-        if found := look():
-            return found
-        time.sleep(0.5)
-    pytest.fail(f"{what}: not within {deadline_s} s")
-
-
-@pytest.fixture(scope="module")
-def mill(tmp_path_factory):
-    made = Mill(tmp_path_factory.mktemp("up") / "home")
-    made.up = made.run("up", "--wait", "200")
-    yield made
-    made.run("down")
-    assert gone(made.home), "tidemill down left a process behind"
 
 
 @pytest.mark.timeout(600)
@@ -188,35 +108,11 @@ def test_dagster_may_die_or_be_reloaded_at_any_moment_and_no_service_is_touched_
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not here")
-def test_the_pages_a_person_opens_first_show_what_they_should_and_no_error(mill):
-    """Screenshots are kept in the directory that TIDEMILL_SCREENSHOTS names."""
-    from playwright.sync_api import sync_playwright
-
-    kept = os.environ.get("TIDEMILL_SCREENSHOTS")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                  "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-        )  # fmt: skip
-        page = browser.new_page(viewport={"width": 1600, "height": 950})
-        failures = []
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        for name, path in PAGES.items():
-            page.goto(f"http://127.0.0.1:{mill.dagster}{path}")
-            page.wait_for_load_state("networkidle")
-            if name == "asset-graph":
-                for node in NODES:
-                    page.get_by_text(node, exact=True).first.wait_for(timeout=30_000)
-            if name in {"initial-model", "model-versions"}:
-                page.get_by_role("button", name="Plots").or_(page.locator("button:has-text('Plots')")).first.click()
-                page.get_by_text("loss_volatility").first.wait_for(timeout=30_000)
-            page.wait_for_timeout(2_500)
-            text = page.inner_text("body")
-            assert "Failed to load" not in text
-            assert "PythonError" not in text
-            if kept:
-                page.screenshot(path=str(Path(kept) / f"{name}.png"))
-        browser.close()
-    assert not failures
+def test_the_pages_a_person_opens_first_show_what_they_should_and_no_error(screen):
+    for name, path in PAGES.items():
+        screen.open(path)
+        screen.page.wait_for_load_state("networkidle")
+        if name == "initial-model":
+            screen.press("Plots")
+            screen.see("loss_volatility")
+        screen.look(name)

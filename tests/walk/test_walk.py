@@ -1,26 +1,11 @@
 """The walk of one trade through the real processes; what happens when some are killed is told in ``tests/chaos``."""
 
-import os
-from pathlib import Path
-
 from orchestration.planned import plan
 from orchestration.replay import Replay
+from tests.walk.up import gone
 
 WARM_UP = 240
 HORIZON = 5
-
-
-def gone(home: Path) -> bool:
-    """Whether no process has this home in its environment or arguments."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if str(home).encode() in (entry / "environ").read_bytes():
-                return False
-        except OSError:
-            continue
-    return True
 
 
 def test_every_bar_of_the_file_becomes_a_vector_an_example_and_one_step_of_learning(planned, candles):

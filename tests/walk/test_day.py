@@ -1,0 +1,249 @@
+"""A person's day with Dagster in a browser: look, backfill, heal, retrain, promote, roll back, find and mend a gap."""
+
+import os
+import re
+import signal
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import pytest
+
+from domain.config import Places
+from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
+from tests.walk.screen import LOCATION
+from tests.walk.up import ENDED, wait_for
+from warehouse.features import read_times, span
+from warehouse.lake import Lake
+
+BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
+GROUPS = {
+    "history": ("bars", "features", "examples"),
+    "models": ("initial_model", "prediction_performance"),
+    "model_versions": tuple(
+        f"simulated_{name}_USD{part}" for name in ("BTC", "ETH") for part in ("", "_challenger")
+    ),
+    "services": ("ingest", "featurizer", "trainer", "challenger", "predictor", "lander", "predictions"),
+}  # fmt: skip
+EXPANDED = "%2C".join(f"global%40global%3A{group}" for group in GROUPS)
+DAYS = ("2025-01-03", "2025-01-04", "2025-01-05")
+A_DAY = 2 * 24 * 60  # rows: a minute each, of two instruments
+HOLE = 30
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_the_graph_shows_every_group_and_every_asset(mill, screen):
+    screen.open(f"/asset-groups/?expanded={EXPANDED}")
+    names = [name for group in GROUPS.values() for name in group]
+
+    def every_asset():
+        labels = screen.page.locator("foreignObject").all_inner_texts()
+        return sum(any(is_short_for(label, name) for name in names) for label in labels) == len(names)
+
+    wait_for("a node for every asset", 90, every_asset)
+    screen.look("day-1-graph")
+
+
+def test_a_range_of_days_is_backfilled_by_one_run(mill, screen):
+    screen.open(f"/locations/{LOCATION}/asset-groups/history")
+    known = {run["runId"] for run in mill.runs()}
+    screen.press("Materialize all…")
+    choose_days(screen, f"[{DAYS[0]}...{DAYS[-1]}]")
+    screen.look("day-2-backfill")
+    screen.press("Launch backfill")
+    [run] = ended(mill, known)  # not one a day
+    assert run["status"] == "SUCCESS"
+    assert "dagster/backfill" in run["tags"]
+    for name in GROUPS["history"]:
+        days = [event for event in materializations(mill, name) if event["runId"] == run["runId"]]
+        assert {event["partition"]: event["metadata"]["rows"] for event in days} == dict.fromkeys(DAYS, A_DAY)
+    screen.open(f"/runs/{run['runId']}")
+    screen.see("Success")
+    screen.look("day-2-run")
+
+
+def test_versions_of_a_line_are_plotted(mill, screen):
+    key = ["model_versions", "simulated_BTC_USD"]
+    wait_for("two versions are noted", 180, lambda: len(materializations(mill, *key)) > 1)
+    screen.open(f"/assets/{'/'.join(key)}?view=overview")
+    screen.press("Plots")
+    screen.see("loss_volatility", "skill_volatility_vs_frozen")
+    screen.look("day-4-versions")
+
+
+def test_a_killed_trainer_comes_back_as_a_run_with_its_reason(mill, screen):
+    wait_for("every service healthy", 120, lambda: mill.status()[0])
+    pid = mill.status()[1]["trainer"]["pid"]
+    known = {run["runId"] for run in mill.runs()}
+    os.kill(pid, signal.SIGKILL)
+    [run] = ended(mill, known, lambda run: run["jobName"] == "redeploy")
+    assert run["status"] == "SUCCESS"
+    reason = run["tags"]["tidemill/reason"]
+    assert reason.startswith(f"trainer: process {pid} ended")
+    newest = materializations(mill, "services", "trainer")[0]
+    assert newest["runId"] == run["runId"]
+    assert newest["metadata"]["seconds_detection_to_healthy"] > 0
+    screen.open(f"/runs/{run['runId']}")
+    screen.see("Success")
+    screen.page.get_by_text(f"process {pid} ended").first.wait_for()
+    screen.look("day-5-redeploy")
+
+
+def test_a_line_is_retrained_promoted_rolled_back_and_released(mill, screen):
+    def served():
+        return mill.get(f"/predictions?instrument={ETH}")["model_version"]
+
+    def line(name):
+        return mill.status()[1][name]
+
+    run = launch(mill, screen, "retrain", "retrain_line", instrument=ETH, days=2, reason="a day's test")
+    assert run["status"] == "SUCCESS"
+    screen.look("day-6-retrain")
+    wait_for("the challenger is healthy", 60, lambda: line("challenger")["healthy"])
+    assert line("challenger")["lag"] == 0
+
+    for job, op, config, picture in (
+        ("promote", "choose_champion", {"what": "CHALLENGER", "reason": "it knows as much"}, "day-6-promote"),
+        ("rollback", "hold_version", {"version": 1, "reason": "to compare"}, "day-6-rollback"),
+        ("promote", "choose_champion", {"what": "NEWEST", "reason": "compared"}, "day-6-newest"),
+    ):
+        before = served()
+        run = launch(mill, screen, job, op, instrument=ETH, **config)
+        assert run["status"] == "SUCCESS"
+        screen.look(picture)
+        if job == "rollback":
+            wait_for("version 1 is served", 60, lambda: served() == 1)
+            assert line("predictor")["version"].endswith("v1 held")
+        else:
+            wait_for("another version is served", 60, lambda before=before: served() not in {1, before})
+            assert "held" not in line("predictor")["version"]
+
+
+def test_a_hole_turns_the_check_red_and_materializing_its_day_mends_it(mill, screen):
+    with Lake.open(Places(home=mill.home)) as lake:
+        day = span(lake, "bars", BTC)[1] // NANOS_PER_DAY - 1
+        name, noon = named(day), day * NANOS_PER_DAY + NANOS_PER_DAY // 2
+        lake.write(
+            lambda connection: connection.execute(
+                "DELETE FROM bars WHERE instrument = ? AND ts > ? AND ts <= ?",
+                [BTC, noon, noon + HOLE * NANOS_PER_MINUTE],
+            )
+        )
+    lacks = f"{BTC} lacks {HOLE} bars after {name} 12:00:00 UTC"
+
+    known = {run["runId"] for run in mill.runs()}
+    screen.open("/assets/bars?view=checks&checkDetail=gapless")
+    screen.see("gapless")
+    screen.page.get_by_role("button", name="Execute", exact=True).click()
+    ended(mill, known)
+    screen.page.get_by_text(lacks).first.wait_for()
+    screen.look("day-7-red")
+
+    known = {run["runId"] for run in mill.runs()}
+    screen.press("Materialize…")
+    choose_days(screen, name)
+    screen.press(re.compile("Launch (backfill|1 run)"))
+    [run] = ended(mill, known)
+    assert run["status"] == "SUCCESS"
+    screen.page.get_by_text(lacks).first.wait_for(state="hidden")
+    screen.look("day-7-green")
+    with Lake.open(Places(home=mill.home), read_only=True) as lake:
+        assert len(read_times(lake, "bars", BTC, day * NANOS_PER_DAY, (day + 1) * NANOS_PER_DAY)) == A_DAY // 2
+
+
+def test_what_was_served_is_judged_in_pictures_and_by_every_check(mill, screen):
+    known = {run["runId"] for run in mill.runs()}
+    screen.open("/assets/prediction_performance?view=overview")
+    screen.press("Materialize")
+    [run] = ended(mill, known)
+    assert run["status"] == "SUCCESS"
+    screen.press("Plots")
+    screen.page.get_by_text("skill_volatility_vs_frozen").first.wait_for()
+    screen.look("day-8-performance")
+
+    known = {run["runId"] for run in mill.runs()}
+    screen.open(f"/locations/{LOCATION}/jobs/evaluate")
+    screen.press("Materialize")
+    [run] = ended(mill, known)
+    assert run["status"] == "SUCCESS"
+    screen.open(f"/runs/{run['runId']}")
+    screen.see("Success")
+    screen.look("day-8-evaluate")
+
+
+def test_the_schedule_has_looked_whether_the_market_closed_a_day(mill, screen):
+    """Last, for its clock strikes every five minutes."""
+    query = (
+        "query($of:ScheduleSelector!){scheduleOrError(scheduleSelector:$of){...on Schedule{scheduleState"
+        "{ticks(limit:1){status skipReason}}}}}"
+    )
+    of = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION, "scheduleName": "closed_day"}
+
+    def tick():
+        return mill.ask_dagster(query, of=of)["scheduleOrError"]["scheduleState"]["ticks"]
+
+    [found] = wait_for("a tick of closed_day", 400, tick)
+    assert found["status"] in {"SKIPPED", "SUCCESS"}
+    screen.open(f"/locations/{LOCATION}/schedules/closed_day")
+    screen.page.get_by_text(re.compile(r"\d runs? requested")).first.wait_for()
+    screen.look("day-3-schedule")
+
+
+def is_short_for(label, name):
+    """Whether a node of the graph so labelled is this asset: from afar the middle of a long name is left out."""
+    head, _, tail = label.strip().partition("…")
+    return name == head if not tail else name.startswith(head) and name.endswith(tail)
+
+
+def choose_days(screen, text):
+    """Fill the dialog in which days to materialize are chosen."""
+    days = screen.page.get_by_placeholder("ex: 2025-01-01", exact=False)
+    days.fill(text)
+    days.press("Enter")
+
+
+def launch(mill, screen, job, op, **config):
+    """Launch a job from its form, filled by the address; return its run once it has ended, its page open."""
+    known = {run["runId"] for run in mill.runs()}
+    filled = f"ops:\n  {op}:\n    config:\n" + "".join(f"      {name}: {value}\n" for name, value in config.items())
+    screen.open(f"/locations/{LOCATION}/jobs/{job}/playground/setup?config={quote(filled)}")
+    screen.see("No errors")
+    screen.press("Launch Run")
+    [run] = ended(mill, known)
+    screen.see("Success")
+    return run
+
+
+def by_hand(run):
+    """Whether neither a schedule nor a sensor asked for the run."""
+    return not {"dagster/schedule_name", "dagster/sensor_name"} & run["tags"].keys()
+
+
+def ended(mill, known, wanted=by_hand):
+    """Return the runs that are wanted and were not known, once there are some and all have ended."""
+
+    def look():
+        fresh = [run for run in mill.runs() if run["runId"] not in known and wanted(run)]
+        return fresh if fresh and all(run["status"] in ENDED for run in fresh) else None
+
+    return wait_for("a run has ended", 300, look)
+
+
+def materializations(mill, *key):
+    """Return an asset's newest materializations, newest first, each with its run, partition and numbers."""
+    query = (
+        "query($of:AssetKeyInput!){assetOrError(assetKey:$of){...on Asset{assetMaterializations(limit:50)"
+        "{runId partition metadataEntries{label ...on IntMetadataEntry{intValue}"
+        " ...on FloatMetadataEntry{floatValue}}}}}}"
+    )
+    found = mill.ask_dagster(query, of={"path": list(key)})["assetOrError"]["assetMaterializations"]
+    return [
+        {**event, "metadata": {
+            entry["label"]: entry.get("intValue", entry.get("floatValue")) for entry in event["metadataEntries"]
+        }}
+        for event in found
+    ]  # fmt: skip
+
+
+def named(day):
+    return datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
