@@ -44,9 +44,13 @@ def with_publishing(made: Planned, examples: int) -> Planned:
 def mill(tmp_path_factory):
     """Start the one Tidemill of all tests that look at a whole one, and prove that `down` ends all of it."""
     made = Mill(tmp_path_factory.mktemp("up") / "home")
-    made.up = made.run("up", "--wait", "200")
-    yield made
-    made.run("down")
+    try:
+        up = made.run("up", "--wait", "200")
+        assert up.returncode == 0, up.stderr + "\n" + made.run("logs", "-n", "5").stdout
+        assert "first prediction" in up.stdout
+        yield made
+    finally:
+        made.run("down")
     assert gone(made.home), "tidemill down left a process behind"
 
 
