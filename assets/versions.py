@@ -31,7 +31,8 @@ from history, then at most one a minute is noted here (the registry has them all
 is an *observation* that says why; an older one serves then.
 
 *Plots* shows the loss over the stream so far, and the skill against yardsticks that know just as much. One of them is
-the *frozen* first model: skill against it is what incremental learning is worth."""
+the *frozen* first model: skill against it is what incremental learning is worth. `recent_loss` fades with time, and
+`drift` says how near it is to a drift (1 is one, `drifts` counts them)."""
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 
