@@ -56,7 +56,10 @@ def caught_up(context: dg.OpExecutionContext, control: Control, cast: Cast, wait
     took = time.monotonic() - began
     context.log.info("%s has caught up after %.1f s, version %s", cast.challenger, took, _version(beat, cast))
     context.add_output_metadata(
-        {f"{cast.instrument} challenger": cast.challenger or "", f"{cast.instrument} seconds_to_catch_up": took}
+        {
+            f"{cast.instrument} challenger": cast.challenger or "",
+            f"{cast.instrument} seconds_to_catch_up": round(took, 2),
+        }
     )
 
 
