@@ -54,7 +54,8 @@ def jobs() -> list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             EVALUATE,
             dg.AssetSelection.assets(PERFORMANCE) | dg.AssetSelection.all_asset_checks(),
-            description="What the models and the data are worth now: served answers beside outcomes, and every check.",
+            description="What the models and the data are worth now: served answers beside outcomes, and every check. "
+            "Materialize on its page leaves the checks out; its launchpad (jobs/evaluate/playground) runs them too.",
             tags={_LIMIT: "1800"},
         ),
     ]
