@@ -1,4 +1,4 @@
-"""The whole system as a newcomer meets it: up, look, kill, watch it heal, down. One long test, for it is one story."""
+"""The whole system as a newcomer meets it: up, look, kill, watch it heal; its fixture takes it down."""
 
 import itertools
 import os
@@ -46,7 +46,8 @@ def test_up_serves_a_learning_model_heals_what_is_killed_and_down_leaves_nothing
         reasons = [run["tags"].get("tidemill/reason", "") for run in mill.runs() if run["jobName"] == "redeploy"]
         assert any(victim in reason and str(pid) in reason for reason in reasons), reasons
 
-    assert not [run for run in mill.runs() if run["status"] == "FAILURE"]
+    ours = [run["status"] for run in mill.runs() if run["jobName"] in {"bootstrap", "redeploy"}]
+    assert "FAILURE" not in ours
 
 
 def redeploys_of(mill, victim):
