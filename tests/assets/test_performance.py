@@ -8,6 +8,7 @@ import pytest
 from assets.performance import REPORT, numbers_of, performance_asset
 from assets.plots import LIMIT
 from assets.scorecard import served_card
+from domain.services import SERVICES
 from orchestration.definitions import definitions
 from tests.mills import TOML, materialized, mill_at
 
@@ -100,7 +101,11 @@ def test_an_evaluation_says_something_of_everything(served, instance):
     run = job.execute_in_process(instance=instance, raise_on_error=False)
     assert run.success
     assert len(materialized(instance, "prediction_performance")) == 1
-    said = {f"{one.asset_key.to_user_string()}/{one.check_name}": one for one in run.get_asset_check_evaluations()}
+    evaluated = run.get_asset_check_evaluations()
+    said = {f"{one.asset_key.to_user_string()}/{one.check_name}": one for one in evaluated}
+    tended = {name for name in said if name.endswith("/tended")}
+    assert len(tended) == len(SERVICES)
+    assert not any(said.pop(name).passed for name in tended), "no service was deployed here"
     assert len(said) == 14
     silent = {name for name, one in said.items() if not one.passed and (one.description or "").startswith("not judged")}
     # Nothing streams here: no clock, no row that came from the stream, no service that counts.

@@ -33,7 +33,7 @@ def publish(registry, control):
         this = Checkpoint(line, MINUTE, 5 * MINUTE, {"features/0": at}, "update", parent, 7, tape.x[:64])
         info = VersionInfo(
             kind="update", parent=parent, snapshot=7, watermark=line.watermark, n_learned=line.n_learned,
-            offsets=this.offsets, digest=line.digest(),
+            offsets=this.offsets, digest=line.digest(), champions=line.champions,
         )  # fmt: skip
         return registry.publish(name, registry.seal(this), info, lease)
 
@@ -76,6 +76,11 @@ def test_the_same_file_in_the_place_of_another_is_refused_even_with_its_digest_i
         {"n_learned": 1},
         {"snapshot": 8},
         {"offsets": {}},
+        {"logs": {"features": "another"}},
+        {"begins": 1},
+        {"since": 1},
+        {"without": [[1, 2]]},
+        {"champions": {}},
         {"digest": "0" * 64},
     ],
     ids=str,
