@@ -13,11 +13,11 @@ import dagster as dg
 from pydantic import Field
 
 from assets.resources import Mill
-from orchestration.jobs import REDEPLOY
+from orchestration.jobs import EVALUATE, REDEPLOY
 
 MAINTENANCE = "maintenance"
 
-FREQUENT = (REDEPLOY, "evaluate", MAINTENANCE)
+FREQUENT = (REDEPLOY, EVALUATE, MAINTENANCE)
 """Jobs whose finished runs go with time; those of the jobs that fill history and train stay."""
 
 DAY_S = 86_400.0
