@@ -129,9 +129,15 @@ def test_a_line_is_retrained_promoted_rolled_back_and_released(mill, screen):
         assert served()[1] == challenger
         wait_for("status says so", 30, lambda: "held" not in status_of("predictor")["version"])
 
-    screen.open("/assets/model_versions/simulated_ETH_USD?view=events")
-    screen.page.get_by_text("to compare").first.wait_for()
-    screen.look("day-6-decisions")
+    key = ("model_versions", "simulated_ETH_USD")
+    said = "hold: to compare; version 1 of simulated:ETH-USD serves"
+    [decision] = wait_for(
+        "the rollback is noted", 60,
+        lambda: [event for event in materializations(mill, *key) if event["description"] == said],
+    )  # fmt: skip
+    screen.open(f"/assets/{'/'.join(key)}?view=events&time={decision['timestamp']}")
+    screen.see(said)
+    screen.look("day-6-decision")
 
 
 def test_a_hole_turns_the_check_red_and_materializing_its_day_mends_it(mill, screen):
@@ -253,7 +259,7 @@ def materializations(mill, *key):
     """Return an asset's newest materializations, newest first, each with its run, partition and numbers."""
     query = (
         "query($of:AssetKeyInput!){assetOrError(assetKey:$of){...on Asset{assetMaterializations(limit:50)"
-        "{runId partition metadataEntries{label ...on IntMetadataEntry{intValue}"
+        "{runId partition timestamp description metadataEntries{label ...on IntMetadataEntry{intValue}"
         " ...on FloatMetadataEntry{floatValue}}}}}}"
     )
     found = mill.ask_dagster(query, of={"path": list(key)})["assetOrError"]["assetMaterializations"]
