@@ -112,5 +112,5 @@ def test_the_pages_a_person_opens_first_show_what_they_should_and_no_error(scree
         screen.page.wait_for_load_state("networkidle")
         if name == "initial-model":
             screen.press("Plots")
-            screen.see("loss_volatility")
+            screen.page.get_by_text("loss_volatility").first.wait_for()
         screen.look(name)
