@@ -24,7 +24,8 @@ from warehouse.features import read_table
 from warehouse.files import settle, stage
 from warehouse.lake import Lake
 from warehouse.maintenance import pin
-from warehouse.registry import Registry, Version
+from warehouse.registry import Registry
+from warehouse.versions import Version
 
 Report = Callable[[float], None]
 

@@ -18,7 +18,8 @@ from warehouse.features import training_rows
 from warehouse.lake import Lake
 from warehouse.leases import Leases
 from warehouse.maintenance import pin
-from warehouse.registry import Registry, Version, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import Version, VersionInfo
 
 STRIDE = 10_000
 """Steps between two reports of progress."""
@@ -91,19 +92,7 @@ def train_initial(
 def publish(control: Control, registry: Registry, checkpoint: Checkpoint, scores: Scores) -> Version:
     """Publish a version that was trained from the lake, under a lease of its line that is given back at once."""
     line, leases = checkpoint.line, Leases(control)
-    info = VersionInfo(
-        kind=checkpoint.kind,
-        parent=checkpoint.parent,
-        watermark=line.watermark,
-        n_learned=line.n_learned,
-        digest=line.digest(),
-        snapshot=checkpoint.snapshot,
-        begins=checkpoint.begins,
-        since=line.since,
-        without=checkpoint.without,
-        champions=line.champions,
-        metrics=scores,
-    )
+    info = VersionInfo.of(checkpoint, scores)
     lease = leases.acquire(line.name, "training", 60.0)
     try:
         return registry.publish(line.name, registry.seal(checkpoint), info, lease)

@@ -17,8 +17,8 @@ from domain.services import INITIAL_MODEL
 
 if TYPE_CHECKING:
     from warehouse.refusals import Refusal
-    from warehouse.registry import Version
     from warehouse.roles import Cast
+    from warehouse.versions import Version
 
 VERSIONS = "model_versions"
 

@@ -47,7 +47,8 @@ from streaming.topics import create_topics
 from warehouse.control import Control, counters, versions
 from warehouse.keys import model_key
 from warehouse.leases import Lease, Leases
-from warehouse.registry import Registry, Version, VersionInfo, folder_of
+from warehouse.registry import Registry, folder_of
+from warehouse.versions import Version, VersionInfo
 
 ROOT = Path(__file__).parents[1]
 HISTORY, STEP = 1_000, 10
@@ -127,12 +128,7 @@ class Mill:
                     parent=parent,
                     probes=asked.values[:64],
                 )
-                info = VersionInfo(
-                    kind=kind, parent=parent, watermark=line.watermark, n_learned=line.n_learned, digest=line.digest(),
-                    champions=line.champions,
-                    metrics=line.scores(),
-                )  # fmt: skip
-                return registry.publish(line.instrument, registry.seal(this), info, lease)
+                return registry.publish(line.name, registry.seal(this), VersionInfo.of(this), lease)
 
             first = publish("initial", None)
             self._copy(first, count - 2)

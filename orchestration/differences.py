@@ -29,8 +29,9 @@ from warehouse.control import Control
 from warehouse.features import read_table
 from warehouse.keys import model_key
 from warehouse.lake import Lake
-from warehouse.registry import Registry, Version
+from warehouse.registry import Registry
 from warehouse.tables import SCHEMAS, TIME
+from warehouse.versions import Version
 
 KEYS = ("prediction_id", "instrument", "ts_event", "horizon_s")
 _EVER = 2**62

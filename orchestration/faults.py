@@ -25,7 +25,8 @@ from orchestration.shim import EXIT_USAGE, identity
 from orchestration.supervisor import NOTHING
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
-from warehouse.registry import Registry, Version
+from warehouse.registry import Registry
+from warehouse.versions import Version
 
 Fault = Literal["kill", "pause", "duplicate", "tear"]
 FAULTS: tuple[Fault, ...] = ("kill", "pause", "duplicate", "tear")

@@ -24,8 +24,9 @@ from domain.lines import instrument_of
 from orchestration.looks import control_of
 from orchestration.sensors import TICK_S
 from warehouse.heartbeats import Heartbeats
-from warehouse.registry import Registry, Version
+from warehouse.registry import Registry
 from warehouse.roles import Cast, Roles
+from warehouse.versions import Version
 
 SAMPLE_S = 60.0
 """Between two versions of a line that become events: Dagster keeps events for good, the registry has them all."""

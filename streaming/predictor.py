@@ -27,8 +27,8 @@ from streaming.gate import Gate, newest_in_order, unconfirmed
 from streaming.seam import newest_good
 from streaming.serving import Board, Server
 from streaming.transport import Key, Records, find, values_between
-from warehouse.registry import Version
 from warehouse.roles import Cast
+from warehouse.versions import Version
 
 LOOK_BACK = 256
 """Records looked at before the one that bisection found."""

@@ -11,8 +11,9 @@ import structlog
 from domain.checkpoint import Checkpoint
 from domain.errors import ArtifactRefused, BadState, UsageError
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
-from warehouse.registry import Registry, Version
+from warehouse.registry import Registry
 from warehouse.roles import Cast
+from warehouse.versions import Version
 
 if TYPE_CHECKING:
     from warehouse.lake import Lake

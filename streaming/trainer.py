@@ -32,8 +32,8 @@ from streaming.joint import Joint
 from streaming.seam import newest_good
 from streaming.station import Station
 from streaming.transport import Key, Logs, Records
-from warehouse.registry import VersionInfo
 from warehouse.retention import Retention
+from warehouse.versions import VersionInfo
 
 LEASE_S = 15.0
 STRIDE = 2_000
@@ -281,23 +281,8 @@ class Trainer:
             station.base, line=line, offsets=offsets, kind="update", parent=station.version, probes=station.probes,
             logs=self._logs.identities,
         )  # fmt: skip
-        info = VersionInfo(
-            parent=station.version,
-            kind="update",
-            watermark=line.watermark,
-            n_learned=line.n_learned,
-            snapshot=station.base.snapshot,
-            begins=station.base.begins,
-            since=line.since,
-            offsets=offsets,
-            logs=checkpoint.logs,
-            without=checkpoint.without,
-            champions=line.champions,
-            digest=line.digest(),
-            metrics=line.scores(),
-        )
         registry = self._context.registry
-        version = registry.publish(line.name, registry.seal(checkpoint), info, station.lease)
+        version = registry.publish(line.name, registry.seal(checkpoint), VersionInfo.of(checkpoint), station.lease)
         station.version, station.published_n = version.number, line.n_learned
         station.published_at, station.published_utc = self._context.clock.monotonic(), version.created_at
         station.waits_since = None

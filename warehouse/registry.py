@@ -5,80 +5,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from domain.errors import ArtifactRefused, BadState, Unavailable
-from domain.lines import Kind, instrument_of
+from domain.lines import instrument_of
 from warehouse.control import Control, database_now, next_id, refusals, versions
 from warehouse.files import settle, stage
 from warehouse.leases import Lease, guard
 from warehouse.refusals import Refusals
 from warehouse.roles import of_instrument
+from warehouse.versions import Version, VersionInfo
 
 if TYPE_CHECKING:
     from domain.checkpoint import Checkpoint  # sensors read rows only, and must not wait for learners to be imported
-
-
-@dataclass(frozen=True, kw_only=True)
-class VersionInfo:
-    """What a trainer says of a version.
-
-    Attributes
-    ----------
-    kind : how it came about
-    parent : number of the version it grew from
-    watermark : availability time of the newest example learned, ns
-    n_learned : examples learned in all
-    snapshot : of the lake it was trained from
-    offsets : topic/partition -> next offset to learn from
-    begins, since : where its line's training window began and ended, ns
-    logs : topic -> identity of the log that its offsets belong to
-    without : ``((from, until), ...)``, ns: windows of which nothing was learned
-    champions : target -> the model of its fleet that serves it
-    digest : of the model's state
-    metrics : for people and plots; what is not finite is stored as null
-    """
-
-    kind: Kind
-    watermark: int
-    n_learned: int
-    digest: str
-    parent: int | None = None
-    snapshot: int | None = None
-    offsets: Mapping[str, int] = field(default_factory=dict)
-    begins: int = 0
-    since: int = 0
-    logs: Mapping[str, str] = field(default_factory=dict)
-    without: Sequence[Sequence[int]] = ()
-    champions: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version(VersionInfo):
-    """A published version.
-
-    Attributes
-    ----------
-    id : grows with each publication on any line, in commit order: a cursor
-    number : grows with each publication on any line of the instrument
-    created_at : unix seconds, the database's clock
-    sha256, size : of the artifact, bytes
-    path : of the artifact
-    """
-
-    id: int
-    line: str
-    number: int
-    created_at: float
-    sha256: str
-    size: int
-    path: Path
 
 
 class Registry:

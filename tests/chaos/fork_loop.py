@@ -30,7 +30,8 @@ import structlog
 from tests.chaos.mill_in_memory import LINE, Setting, Told, places_of
 from warehouse.control import Control
 from warehouse.keys import model_key
-from warehouse.registry import Registry, Version
+from warehouse.registry import Registry
+from warehouse.versions import Version
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 """Where a sync costs nothing: the death of a process cannot lose what was written anyway."""

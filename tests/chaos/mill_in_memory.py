@@ -18,7 +18,8 @@ from streaming.trainer import Trainer
 from tests.domain.samples import KEY, LINEAR, MINUTE, RLS, cut, rows_of, walk
 from warehouse.control import Control
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 LINE = "simulated:A"
 HORIZON = 5 * MINUTE
@@ -73,9 +74,7 @@ class Told:
         line.freeze()
         self.initial = Checkpoint(line, MINUTE, HORIZON, kind="initial", probes=asked.values[-64:])
         self.first = self.initial.to_bytes(KEY)
-        self.first_info = VersionInfo(
-            kind="initial", watermark=line.watermark, n_learned=line.n_learned, digest=line.digest()
-        )
+        self.first_info = VersionInfo.of(self.initial)
         whole = Checkpoint.from_bytes(self.first, KEY).line
         end = int(min(later[0].ts[-1], later[1].available[-1]))
         whole.advance(merge(*later), end)

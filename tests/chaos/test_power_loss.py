@@ -26,7 +26,8 @@ from tests.chaos.disk import TORN, Acknowledged, Named, Recorder, Synced, enumer
 from warehouse.control import Control
 from warehouse.files import write_atomic
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 
 def body(number):

@@ -11,7 +11,8 @@ from domain.config import Places
 from markets.drawn import draw_candles
 from warehouse.control import Control
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 ROOT = Path(__file__).parents[2]
 

@@ -80,7 +80,7 @@ def test_making_history_and_models_runs_the_checks_that_stop_it_and_no_others(de
 def test_an_evaluation_runs_every_check_and_every_check_explains_itself(defs):
     specs = [spec for check in defs.asset_checks for spec in check.check_specs]
     assert checks_of(defs, "evaluate") == {f"{spec.asset_key.to_user_string()}/{spec.name}" for spec in specs}
-    assert len(specs) == 6 + 2 + 2 * 2 + 2
+    assert len(specs) == 6 + 2 + 2 * 2 + 2 + len(SERVICES)
     assert {spec.name for spec in specs if spec.blocking} == {"gapless", "no_look_ahead", "finite"}
     assert all(len(spec.description) > 60 for spec in specs)
 

@@ -21,9 +21,10 @@ from warehouse.control import Control, versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.landing import Batch, land
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
 from warehouse.retention import FALLBACKS
 from warehouse.tables import records_to_rows
+from warehouse.versions import VersionInfo
 
 BTC, GONE = "simulated:BTC-USD", "simulated:DOGE-USD"
 VERSION = dg.AssetKey(["model_versions", "simulated_BTC_USD"])

@@ -4,7 +4,8 @@ import dagster as dg
 
 from warehouse.control import versions
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 
 def said(result):

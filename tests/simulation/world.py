@@ -33,7 +33,8 @@ from tests.simulation.process import PACE_S, Process, Seat
 from tests.simulation.trace import Trace
 from warehouse.control import leases
 from warehouse.keys import model_key
-from warehouse.registry import Registry, Version, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import Version, VersionInfo
 
 RAM = Path("/dev/shm")  # noqa: S108 - a disk that is memory, where there is one
 PATIENCE_S = 900.0

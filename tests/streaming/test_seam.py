@@ -1,6 +1,7 @@
 """Taking a line up: the newest version that is good, whatever became of the newer ones, and each refusal on record."""
 
 import os
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,8 @@ from streaming.seam import newest_good, seam_of
 from tests.domain.samples import KEY, LINEAR, MINUTE, RLS, cut, tape_of, walk
 from warehouse.control import Control
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 LINE = "simulated:BTC-USD"
 TAPE = tape_of(walk(5, 400))
@@ -56,10 +58,7 @@ def publish(registry, control, line):
         at = line.watermark
         line.advance(cut(TAPE, at, at + 20), at + 20)
         this = Checkpoint(line, MINUTE, 5 * MINUTE, {}, kind, parent, None, TAPE.x[:64])
-        info = VersionInfo(
-            kind=kind, parent=parent, watermark=line.watermark, n_learned=line.n_learned, digest=line.digest()
-        )
-        return registry.publish(LINE, this.to_bytes(key), info, lease)
+        return registry.publish(LINE, this.to_bytes(key), VersionInfo.of(this), lease)
 
     return one
 
@@ -216,7 +215,7 @@ def test_what_is_learned_again_after_a_refusal_is_published_and_serves(registry,
     torn(bad.path)
     version, _ = newest_good(registry, LINE, "trainer")
     assert version == good
-    info = VersionInfo(kind="update", parent=1, watermark=bad.watermark, n_learned=bad.n_learned, digest=bad.digest)
+    info = VersionInfo(**{f.name: getattr(bad, f.name) for f in fields(VersionInfo)})
     again = registry.publish(LINE, payload, info, Leases(control).acquire(LINE, "trainer", 60))
     assert again.number == 3
     assert newest_good(registry, LINE, "predictor")[0] == again

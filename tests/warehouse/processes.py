@@ -24,7 +24,8 @@ from warehouse import landing, tables
 from warehouse.control import Control
 from warehouse.lake import Lake
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 LINE = "simulated:BTC-USD"
 TOTAL = 2_000

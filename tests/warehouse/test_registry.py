@@ -14,7 +14,8 @@ from warehouse.control import Control
 from warehouse.files import stage
 from warehouse.leases import Leases
 from warehouse.refusals import Refusals
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 DATABASES = ("sqlite", "postgresql")
 LINE = "simulated:BTC-USD"

@@ -11,7 +11,8 @@ from domain.fleet import Line
 from tests.domain.samples import KEY, LINEAR, MINUTE, RLS, cut, tape_of, walk
 from warehouse.control import versions
 from warehouse.leases import Leases
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import Registry
+from warehouse.versions import VersionInfo
 
 LINE = "simulated:BTC-USD"
 
@@ -31,11 +32,7 @@ def publish(registry, control):
         at = learned[name] = learned.get(name, 0) + 150
         line.advance(cut(tape, at - 150, at), at)
         this = Checkpoint(line, MINUTE, 5 * MINUTE, {"features/0": at}, "update", parent, 7, tape.x[:64])
-        info = VersionInfo(
-            kind="update", parent=parent, snapshot=7, watermark=line.watermark, n_learned=line.n_learned,
-            offsets=this.offsets, digest=line.digest(), champions=line.champions,
-        )  # fmt: skip
-        return registry.publish(name, registry.seal(this), info, lease)
+        return registry.publish(name, registry.seal(this), VersionInfo.of(this), lease)
 
     return one
 

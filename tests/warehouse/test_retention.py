@@ -13,9 +13,9 @@ from warehouse import retention
 from warehouse.control import database_now, pins, upsert, versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.leases import Leases
-from warehouse.registry import VersionInfo
 from warehouse.retention import FALLBACKS, PRUNE_S, SWEEP_S, Retention, holder_of, lines, prune, sweep
 from warehouse.roles import Roles
+from warehouse.versions import VersionInfo
 
 DATABASES = ("sqlite", "postgresql")
 LINE, OTHER = "simulated:BTC-USD", "simulated:BTC-USD2"

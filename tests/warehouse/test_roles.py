@@ -6,8 +6,8 @@ import pytest
 
 from domain.errors import BadState, UsageError
 from warehouse.leases import Leases
-from warehouse.registry import VersionInfo
 from warehouse.roles import Roles
+from warehouse.versions import VersionInfo
 
 LINE, LATER, THIRD = "simulated:BTC-USD", "simulated:BTC-USD@2", "simulated:BTC-USD@3"
 OTHER = "simulated:ETH-USD"
