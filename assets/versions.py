@@ -101,7 +101,11 @@ def version_event(
         metadata={
             **version_metadata(version),
             **lineage_metadata(version, parent, clock),
-            **score_metadata(version.metrics, version.champions),
+            # The scores of the training window are of other questions: they get plots of their own.
+            **{
+                f"training_{name}" if version.kind == "initial" else name: value
+                for name, value in score_metadata(version.metrics, version.champions).items()
+            },
         },
         tags={"dagster/data_version": version.digest},
     )

@@ -5,7 +5,7 @@ A job takes a decision or makes a version; the services act on it by themselves,
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ from warehouse.roles import Cast, Roles
 if TYPE_CHECKING:
     from assets.retracing import Retracing
     from warehouse.lake import Lake
+
+ENOUGH = 1_000
+"""Scored answers without which no line is called better: the half-life of a recent loss (``domain.evaluation``)."""
 
 _RUNS = {"dagster/max_runtime": "7200"}
 
@@ -60,9 +63,9 @@ def _promote(context: dg.OpExecutionContext, config: Promote, mill: dg.ResourceP
         if config.what is What.NEWEST:
             cast = roles.release(instrument, config.reason)
         else:
-            better = _compared(context, registry, roles.of(instrument))
-            if config.only_if_better and not better:
-                raise UsageError(f"{instrument}: the challenger is not better by its recent loss; nothing was changed")
+            why_not = _compared(context, registry, roles.of(instrument))
+            if config.only_if_better and why_not:
+                raise UsageError(f"{instrument}: {why_not}; nothing was changed")
             cast = roles.promote(instrument, config.reason)
         context.log.info("%s: %s is the champion", instrument, cast.champion)
         served(context, control, cast, lambda beat: beat.detail["line"][instrument] == cast.champion)
@@ -214,17 +217,26 @@ def _moment(text: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * NANOS_PER_SECOND
 
 
-def _compared(context: dg.OpExecutionContext, registry: Registry, cast: Cast) -> bool:
-    """Show the recent losses of both lines side by side; return whether the challenger's on volatility is lower."""
-    if cast.challenger is None:
-        return False
-    recent: dict[str, dict[str, float]] = {}
+def _compared(context: dg.OpExecutionContext, registry: Registry, cast: Cast) -> str:
+    """Show the recent losses of both lines side by side; return why the challenger is not better, empty when it is."""
+    scores: dict[str, dict[str, Mapping[str, float]]] = {}
     for newest in filter(None, map(registry.newest, cast.lines)):
         for target, name in newest.champions.items():
             if name in newest.metrics.get(target, {}):
-                recent.setdefault(target, {})[newest.line] = newest.metrics[target][name]["recent_loss"]
-    rows = [dg.TableRecord({"target": t, **{name: f"{x:.5g}" for name, x in of.items()}}) for t, of in recent.items()]
+                scores.setdefault(target, {})[newest.line] = newest.metrics[target][name]
+    rows = [
+        dg.TableRecord(
+            {"target": target}
+            | {name: f"{score['recent_loss']:.5g} ({score['n']:,} answers)" for name, score in of.items()}
+        )
+        for target, of in scores.items()
+    ]
     if rows:
         context.add_output_metadata({"recent_losses": dg.MetadataValue.table(rows)})
-    losses = recent.get("volatility", {})
-    return losses.get(cast.challenger, float("inf")) < losses.get(cast.champion, float("inf"))
+    of, challenger = scores.get("volatility", {}), cast.challenger or ""
+    if challenger not in of or cast.champion not in of:
+        return "not both lines have been scored"
+    if few := [name for name in (challenger, cast.champion) if of[name]["n"] < ENOUGH]:
+        return f"{few[0]} has {of[few[0]]['n']:,} scored answers, fewer than {ENOUGH:,}: a recent loss of these is luck"
+    better = of[challenger]["recent_loss"] < of[cast.champion]["recent_loss"]
+    return "" if better else "the challenger is not better by its recent loss"

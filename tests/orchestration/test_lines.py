@@ -9,6 +9,7 @@ from domain.health import Beat
 from orchestration import arrivals
 from orchestration.definitions import definitions
 from tests.mills import TOML, days, mill_at
+from warehouse.control import versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.keys import model_key
 from warehouse.registry import Registry
@@ -113,6 +114,14 @@ def test_a_challenger_that_is_not_better_can_be_refused(run, control):
     assert before.champion == LINE
     assert "not better by its recent loss; nothing was changed" in run("promote", only_if_better=True)
     assert Roles(control).of(LINE) == before
+
+
+def test_of_a_challenger_with_few_answers_none_says_that_it_is_better(run, control, registry):
+    challenger = registry.newest(Roles(control).of(LINE).challenger)
+    few = {"volatility": {"rls": {"n": 139, "recent_loss": 0.001}}}
+    same = versions.c.id == challenger.id
+    control.write(lambda c: c.execute(versions.update().where(same).values(metrics=few)))
+    assert "has 139 scored answers, fewer than 1,000" in run("promote", only_if_better=True)
 
 
 def test_unlearned_the_line_lacks_the_window(run, control, registry):

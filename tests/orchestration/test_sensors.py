@@ -74,7 +74,7 @@ class TestVersions:
         first_models(mill, control)
         events = tick(sensor).asset_events
         assert [event.asset_key for event in events] == [version_key(line) for line in mill.project.instruments]
-        assert events[0].metadata["skill_volatility_vs_mean"].value == 0.5
+        assert events[0].metadata["training_skill_volatility_vs_mean"].value == 0.5
         assert events[0].tags == {"dagster/data_version": "simulated:BTC-USD/1"}
         assert not tick(sensor).asset_events
 
