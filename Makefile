@@ -55,7 +55,7 @@ kafka: install ## Apache Kafka in the foreground (Java 17, Maven): make kafka PO
 	@exec $(BIN)/python -m deploy.kafka --port $(or $(PORT),9092)
 
 test: install ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadscope --no-loadscope-reorder
 
 check: install ## lint, types, import contracts, links in docs
 	$(BIN)/ruff check

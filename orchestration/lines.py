@@ -225,10 +225,7 @@ def _compared(context: dg.OpExecutionContext, registry: Registry, cast: Cast) ->
             if name in newest.metrics.get(target, {}):
                 scores.setdefault(target, {})[newest.line] = newest.metrics[target][name]
     rows = [
-        dg.TableRecord(
-            {"target": target}
-            | {name: f"{score['recent_loss']:.5g} ({score['n']:,} answers)" for name, score in of.items()}
-        )
+        dg.TableRecord({"target": target} | {line: _score(of.get(line)) for line in cast.lines})
         for target, of in scores.items()
     ]
     if rows:
@@ -240,3 +237,7 @@ def _compared(context: dg.OpExecutionContext, registry: Registry, cast: Cast) ->
         return f"{few[0]} has {of[few[0]]['n']:,} scored answers, fewer than {ENOUGH:,}: a recent loss of these is luck"
     better = of[challenger]["recent_loss"] < of[cast.champion]["recent_loss"]
     return "" if better else "the challenger is not better by its recent loss"
+
+
+def _score(score: Mapping[str, float] | None) -> str:
+    return f"{score['recent_loss']:.5g} ({score['n']:,} answers)" if score else "not scored"

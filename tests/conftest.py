@@ -6,12 +6,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.kafka.jars import Missing
 from deploy.kafka.node import KafkaNode
 from tests import postgresql
 
-SHELF = Path(__file__).parents[1] / ".." / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+SHELF = ROOT / ".." / "shared" / "data"
+SERVICES = {Path("tests/chaos"), Path("tests/walk")}
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc] - xdist tells no types
+    """Shares tests out to workers by file, but gives all that run real services to one, which runs them one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return "services" if file.parent in SERVICES else str(file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
+    """Share out as ``Together`` says."""
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of real services: they take longest."""
+    items.sort(key=lambda item: item.path.relative_to(ROOT).parent not in SERVICES)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +60,7 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNode]:
     try:
         yield node
     finally:
-        node.stop()
+        node.kill()
 
 
 @pytest.fixture(scope="session")

@@ -46,10 +46,12 @@ class TestTopics:
         one(admin.create_topics([NewTopic(name, 2, 1)], validate_only=True))
         assert name not in admin.list_topics(timeout=DEADLINE_S).topics
 
-    def test_partitions_grow_and_never_shrink(self, admin: AdminClient, topic, producer, consumer, read) -> None:
+    def test_partitions_grow_and_never_shrink(
+        self, admin: AdminClient, topic, producer, consumer, read, eventually
+    ) -> None:
         name = topic(partitions=1)
         one(admin.create_partitions([NewPartitions(name, 3)]))
-        assert len(admin.list_topics(name, timeout=DEADLINE_S).topics[name].partitions) == 3
+        eventually(lambda: len(admin.list_topics(name, timeout=DEADLINE_S).topics[name].partitions) == 3)
         assert refusal_of(lambda: one(admin.create_partitions([NewPartitions(name, 2)]))) == (
             KafkaError.INVALID_PARTITIONS
         )
