@@ -1,0 +1,338 @@
+"""Binance's public REST interface: the routes of its market-data host that history is read from.
+
+References
+----------
+https://github.com/binance/binance-spot-api-docs (rest-api.md, errors.md)
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from math import ceil
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SECOND
+from domain.tables import Ints
+from markets.box.budget import Budget
+from markets.box.candles import opening
+from markets.box.listing import Listing
+from markets.box.market import Market, decimal
+from markets.box.tape import Booked
+
+INTERVALS = {
+    "1s": NANOS_PER_SECOND,
+    **{f"{n}m": n * NANOS_PER_MINUTE for n in (1, 3, 5, 15, 30)},
+    **{f"{n}h": n * 60 * NANOS_PER_MINUTE for n in (1, 2, 4, 6, 8, 12)},
+    "1d": NANOS_PER_DAY,
+    "3d": 3 * NANOS_PER_DAY,
+    "1w": 7 * NANOS_PER_DAY,
+}
+"""Lengths of candles, ns. The exchange also has months."""
+
+PAGE = 1_000
+_DEFAULT_PAGE = 500
+_MS, _US = 1_000_000, 1_000
+_MICROSECONDS_FROM = 10**14
+"""Times at least this large are microseconds: as milliseconds they would be past the year 5000."""
+
+AGGREGATE_IDS_FROM = 1_000_000_000
+"""Ids of aggregates are those of their first trade, counted from elsewhere: as at the exchange they are never equal."""
+
+_json = msgspec.json.Encoder().encode
+_Answer: TypeAlias = object
+
+
+class _Refused(Exception):  # noqa: N818 - it names what happens
+    """A request is answered with an error of the exchange."""
+
+    def __init__(self, code: int, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status = code, message, status
+
+
+@dataclass(frozen=True)
+class _Query:
+    """The parameters of a request, checked as the exchange checks them."""
+
+    given: Mapping[str, str]
+    unit: int  # ns in the unit of times in the answer
+    listings: Mapping[str, Listing]
+
+    def only(self, known: tuple[str, ...]) -> None:
+        read, sent = sum(name in known for name in self.given), len(self.given)
+        if read < sent:
+            raise _Refused(
+                -1104, f"Not all sent parameters were read; read '{read}' parameter(s) but was sent '{sent}'."
+            )
+
+    def text(self, name: str) -> str:
+        value = self.given.get(name, "")
+        if not value:
+            raise _Refused(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+        return value
+
+    def listing(self) -> Listing:
+        return self.listed(self.text("symbol"))
+
+    def listed(self, symbol: str) -> Listing:
+        if not re.fullmatch(r"[A-Z0-9\-_.]{1,50}", symbol):
+            raise _Refused(
+                -1100, "Illegal characters found in parameter 'symbol'; legal range is '^[A-Z0-9-_.]{1,50}$'."
+            )
+        if symbol not in self.listings:
+            raise _Refused(-1121, "Invalid symbol.")
+        return self.listings[symbol]
+
+    def number(self, name: str) -> int | None:
+        value = self.given.get(name)
+        if value is None:
+            return None
+        if not re.fullmatch(r"[0-9]{1,20}", value):
+            raise _Refused(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.")
+        return int(value)
+
+    def time(self, name: str) -> int | None:
+        """Return a time in ns; it may be given in milliseconds or microseconds."""
+        value = self.number(name)
+        return None if value is None else value * (_US if value >= _MICROSECONDS_FROM else _MS)
+
+    def limit(self) -> int:
+        limit = self.number("limit")
+        if limit == 0:
+            raise _Refused(-1130, "Data sent for parameter 'limit' is not valid.")
+        return min(limit or _DEFAULT_PAGE, PAGE)
+
+
+class BinanceRest:
+    """Answers of one market.
+
+    Parameters
+    ----------
+    market
+        What was traded.
+    budget
+        What requests may weigh.
+    fault : () -> (status, seconds) or None
+        Which error the next request is to be answered with instead, and when it may come again.
+    """
+
+    def __init__(self, market: Market, budget: Budget, fault: Callable[[], tuple[int, int] | None]) -> None:
+        self._market = market
+        self._budget = budget
+        self._fault = fault
+        self._listings = {listing.binance: listing for listing in market.listings}
+
+    def routes(self) -> list[Route]:
+        """Return where it answers."""
+        return [
+            self._route("ping", 1, lambda _: {}),
+            self._route("time", 1, lambda query: {"serverTime": self._market.clock.now() // query.unit}),
+            self._route("exchangeInfo", 20, self._exchange_info,
+                        "symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"),
+            self._route("klines", 2, self._klines, "symbol", "interval", "startTime", "endTime", "timeZone", "limit"),
+            self._route("aggTrades", 4, self._compressed, "symbol", "fromId", "startTime", "endTime", "limit"),
+            self._route("trades", 25, self._recent, "symbol", "limit"),
+            self._route("historicalTrades", 25, self._historical, "symbol", "fromId", "limit"),
+        ]  # fmt: skip
+
+    def _route(self, name: str, weight: int, answer: Callable[[_Query], _Answer], *known: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return self._answered(request, weight, answer, known)
+
+        return Route(f"/api/v3/{name}", endpoint, methods=["GET"])
+
+    def _answered(
+        self, request: Request, weight: int, answer: Callable[[_Query], _Answer], known: tuple[str, ...]
+    ) -> Response:
+        wait = ceil(self._budget.spend(weight))
+        fault = self._fault()
+        headers = {name: str(self._budget.used) for name in ("x-mbx-used-weight", "x-mbx-used-weight-1m")}
+        if fault is not None or wait:
+            status, seconds = fault or (429, wait)
+            return _trouble(status, seconds, self._budget.limit, headers)
+        try:
+            unit = _US if request.headers.get("x-mbx-time-unit", "").lower() == "microsecond" else _MS
+            query = _Query(request.query_params, unit, self._listings)
+            query.only(known)
+            return Response(_json(answer(query)), headers=headers, media_type="application/json")
+        except _Refused as refused:
+            return _error(refused.status, refused.code, refused.message, headers)
+
+    def _exchange_info(self, query: _Query) -> _Answer:
+        wanted = list(self._listings.values())
+        if "symbol" in query.given:
+            wanted = [query.listing()]
+        elif "symbols" in query.given:
+            try:
+                symbols = msgspec.json.decode(query.given["symbols"], type=list[str])
+            except msgspec.MsgspecError:
+                raise _Refused(-1135, "JSON sent for parameter 'symbols' is not valid") from None
+            wanted = [query.listed(symbol) for symbol in symbols]
+        limits = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1}
+        return {
+            "timezone": "UTC",
+            "serverTime": self._market.clock.now() // query.unit,
+            "rateLimits": [{**limits, "limit": self._budget.limit}],
+            "exchangeFilters": [],
+            "symbols": [_symbol(listing, *self._market.steps(listing)) for listing in wanted],
+        }
+
+    def _klines(self, query: _Query) -> _Answer:
+        listing, text = query.listing(), query.text("interval")
+        if text not in INTERVALS:
+            raise _Refused(-1120, "Invalid interval.")
+        if query.given.get("timeZone", "0") not in {"0", "00:00"}:
+            raise _Refused(-1130, "Data sent for parameter 'timeZone' is not valid.")
+        interval, limit, now = INTERVALS[text], query.limit(), self._market.clock.now()
+        start, end = query.time("startTime"), query.time("endTime")
+        last = opening(now if end is None else min(end, now), interval)
+        if start is None:
+            start = last - (limit - 1) * interval
+        else:
+            last = min(last, opening(start - 1, interval) + limit * interval)
+        candles = self._market.candles.between(listing.instrument, interval, start, last, now)
+        unit, length = query.unit, interval // query.unit
+        decimals = (
+            candles.open, candles.high, candles.low, candles.close,
+            candles.volume, candles.quote, candles.taker_volume, candles.taker_quote,
+        )  # fmt: skip
+        return [
+            [start, o, h, low, c, v, start + length - 1, q, count, taker_v, taker_q, "0"]
+            for start, count, o, h, low, c, v, q, taker_v, taker_q in zip(
+                (candles.start // unit).tolist(), candles.count.tolist(), *map(_decimals, decimals), strict=True
+            )
+        ]
+
+    def _recent(self, query: _Query) -> _Answer:
+        instrument, now = query.listing().instrument, self._market.clock.now()
+        return _trades(self._market.tape.newest(instrument, now, query.limit()), query.unit)
+
+    def _historical(self, query: _Query) -> _Answer:
+        from_id = query.number("fromId")
+        if from_id is None:
+            return self._recent(query)
+        instrument, now = query.listing().instrument, self._market.clock.now()
+        return _trades(self._market.tape.from_id(instrument, from_id, now, query.limit()), query.unit)
+
+    def _compressed(self, query: _Query) -> _Answer:
+        instrument, now, limit = query.listing().instrument, self._market.clock.now(), query.limit()
+        tape, from_id, end = self._market.tape, query.number("fromId"), query.time("endTime")
+        start = query.time("startTime")
+        if from_id is not None and (start, end) != (None, None):
+            raise _Refused(-1128, "Combination of optional parameters invalid.")
+        until = now if end is None else min(now, end + _MS - 1)
+        more = limit + PAGE  # an aggregate has few trades, so this many hold a page of them and the end of its last one
+        if from_id is not None:
+            # The trade before tells whether the first one wanted begins an aggregate or goes on with one.
+            trades = tape.from_id(instrument, from_id - AGGREGATE_IDS_FROM - 1, now, more)
+            found = _aggregates(trades, query.unit)
+            return [aggregate for aggregate in found if aggregate["a"] >= from_id][:limit]
+        if start is not None:
+            return _aggregates(tape.first(instrument, start, until, more), query.unit)[:limit]
+        return _aggregates(tape.newest(instrument, until, more), query.unit)[-limit:]
+
+
+def _trades(trades: Booked, unit: int) -> list[dict[str, object]]:
+    columns = (trades.trade_id, trades.ts // unit, trades.side)
+    decimals = (trades.price, trades.size, trades.quote)
+    return [
+        {"id": t, "price": p, "qty": q, "quoteQty": quote, "time": ts, "isBuyerMaker": side < 0, "isBestMatch": True}
+        for t, ts, side, p, q, quote in zip(
+            *(column.tolist() for column in columns), *map(_decimals, decimals), strict=True
+        )
+    ]
+
+
+def _aggregates(trades: Booked, unit: int) -> list[dict[str, Any]]:
+    """Return trades of one millisecond, price and side as one, which is how the exchange tells of one order's fills."""
+    if not len(trades):
+        return []
+    differ = [np.diff(column, prepend=column[:1] - 1) != 0 for column in (trades.ts // _MS, trades.price, trades.side)]
+    at = np.flatnonzero(np.logical_or.reduce(differ))
+    first, last = trades.trade_id[at], trades.trade_id[np.append(at[1:], len(trades)) - 1]
+    columns = (first, last, trades.ts[at] // unit, trades.side[at])
+    decimals = (trades.price[at], np.add.reduceat(trades.size, at))
+    return [
+        {"a": f + AGGREGATE_IDS_FROM, "p": p, "q": q, "f": f, "l": to, "T": ts, "m": side < 0, "M": True}
+        for f, to, ts, side, p, q in zip(
+            *(column.tolist() for column in columns), *map(_decimals, decimals), strict=True
+        )
+    ]
+
+
+def _decimals(steps: Ints) -> list[str]:
+    return list(map(decimal, steps.tolist()))
+
+
+def _error(status: int, code: int, message: str, headers: Mapping[str, str]) -> Response:
+    return Response(_json({"code": code, "msg": message}), status, dict(headers), "application/json")
+
+
+def _trouble(status: int, seconds: int, limit: int, headers: Mapping[str, str]) -> Response:
+    """Return the answer of an exchange that does not want to, or cannot, answer now."""
+    advice = "Please use WebSocket Streams for live updates to avoid"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        used = f"Too much request weight used; current limit is {limit} request weight per 1 MINUTE."
+        code, message = -1003, f"{used} {advice} polling the API."
+    elif status == HTTPStatus.IM_A_TEAPOT:
+        until = int((time.time() + seconds) * 1000)
+        code, message = -1003, f"Way too much request weight used; IP banned until {until}. {advice} bans."
+    else:
+        return _error(status, -1008, "Server is currently overloaded with other requests.", headers)
+    return _error(status, code, message, {**headers, "retry-after": str(seconds)})
+
+
+def _symbol(listing: Listing, tick: int, lot: int) -> dict[str, object]:
+    most = decimal(10**17)
+    return {
+        "symbol": listing.binance,
+        "status": "TRADING",
+        "baseAsset": listing.base,
+        "baseAssetPrecision": 8,
+        "quoteAsset": listing.quote,
+        "quotePrecision": 8,
+        "quoteAssetPrecision": 8,
+        "baseCommissionPrecision": 8,
+        "quoteCommissionPrecision": 8,
+        "orderTypes": [
+            "LIMIT",
+            "LIMIT_MAKER",
+            "MARKET",
+            "STOP_LOSS",
+            "STOP_LOSS_LIMIT",
+            "TAKE_PROFIT",
+            "TAKE_PROFIT_LIMIT",
+        ],
+        **dict.fromkeys(_ALLOWED, True),
+        **dict.fromkeys(_FORBIDDEN, False),
+        "filters": [
+            {"filterType": "PRICE_FILTER", "minPrice": decimal(tick), "maxPrice": most, "tickSize": decimal(tick)},
+            {"filterType": "LOT_SIZE", "minQty": decimal(lot), "maxQty": most, "stepSize": decimal(lot)},
+        ],
+        "permissions": [],
+        "permissionSets": [["SPOT"]],
+        "defaultSelfTradePreventionMode": "NONE",
+        "allowedSelfTradePreventionModes": ["NONE"],
+    }
+
+
+_ALLOWED = (
+    "icebergAllowed",
+    "ocoAllowed",
+    "otoAllowed",
+    "opoAllowed",
+    "quoteOrderQtyMarketAllowed",
+    "pegInstructionsAllowed",
+    "isSpotTradingAllowed",
+)
+_FORBIDDEN = ("allowTrailingStop", "cancelReplaceAllowed", "amendAllowed", "isMarginTradingAllowed")

@@ -1,0 +1,213 @@
+"""Binance's public WebSocket interface: raw and combined streams of trades.
+
+References
+----------
+https://github.com/binance/binance-spot-api-docs (web-socket-streams.md)
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from markets.box.broadcast import Broadcast, Subscriber
+from markets.box.market import Market
+from markets.box.reel import Row
+from markets.box.tape import UNIT
+from markets.box.wire import framed
+
+MESSAGES_A_SECOND = 5
+"""What a connection may send; beyond, it is closed."""
+
+_MS, _US = 1_000_000, 1_000
+_METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
+
+_json = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class TradeFrames:
+    """How trades are written on a connection.
+
+    Attributes
+    ----------
+    symbols : of the listings, by place
+    combined : whether each event is wrapped with the name of its stream
+    unit : ns in the unit of times
+    """
+
+    symbols: tuple[str, ...]
+    combined: bool
+    unit: int
+
+    def __call__(self, rows: Sequence[Row], spoilt: int, mixed: bool) -> bytes:  # noqa: FBT001 - a ``broadcast.Form``
+        """Return a frame for each trade; the event is sent a millisecond after it happened, as at the exchange."""
+        del mixed  # a frame is of one trade
+        sound = [self._template(symbol) for symbol in self.symbols]
+        broken = [text.replace(b'"p":', b'"price":').replace(b'"q":', b'"quantity":') for text in sound]
+        unit, later = self.unit, _MS // self.unit
+        frames = []
+        for n, (place, ts, trade_id, price, size, side) in enumerate(rows):
+            at = ts // unit
+            frames.append(
+                framed(
+                    (broken if n < spoilt else sound)[place]
+                    % (at + later, trade_id, price // UNIT, price % UNIT, size // UNIT, size % UNIT, at,
+                       b"true" if side < 0 else b"false")
+                )
+            )  # fmt: skip
+        return b"".join(frames)
+
+    def _template(self, symbol: str) -> bytes:
+        text = f'{{"e":"trade","E":%d,"s":"{symbol}","t":%d,"p":"%d.%08d","q":"%d.%08d","T":%d,"m":%b,"M":true}}'
+        if self.combined:
+            text = f'{{"stream":"{symbol.lower()}@trade","data":{text}}}'
+        return text.encode()
+
+
+class _Call(msgspec.Struct):
+    method: str
+    id: int | str | None = None
+    params: list[str | bool] = []
+
+
+class _BadCall(Exception):  # noqa: N818 - it names what happens
+    """A message is answered with an error of the exchange."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class BinanceStream:
+    """The streams of one market.
+
+    Parameters
+    ----------
+    market
+        What is listed.
+    broadcast
+        Who sends the trades.
+    """
+
+    def __init__(self, market: Market, broadcast: Broadcast) -> None:
+        self._broadcast = broadcast
+        self._symbols = tuple(listing.binance for listing in market.listings)
+        self._now = market.clock.now
+
+    def routes(self) -> list[WebSocketRoute]:
+        """Return where it answers."""
+        return [
+            WebSocketRoute("/ws", self._raw),
+            WebSocketRoute("/ws/{streams:path}", self._raw),
+            WebSocketRoute("/stream", self._combined),
+        ]
+
+    async def _raw(self, websocket: WebSocket) -> None:
+        await self._serve(websocket, websocket.path_params.get("streams", ""), combined=False)
+
+    async def _combined(self, websocket: WebSocket) -> None:
+        await self._serve(websocket, websocket.query_params.get("streams", ""), combined=True)
+
+    async def _serve(self, websocket: WebSocket, streams: str, *, combined: bool) -> None:
+        await websocket.accept()
+        unit = _US if websocket.query_params.get("timeUnit", "").lower() == "microsecond" else _MS
+        form = TradeFrames(self._symbols, combined, unit)
+        session = _Session(websocket, form, self._broadcast)
+        subscriber = session.subscriber
+        subscriber.farewell = lambda: self._farewell(combined=session.form.combined)
+        with self._broadcast.listening(subscriber):
+            session.subscribe([name for name in streams.split("/") if name])
+            try:
+                await session.run()
+            except WebSocketDisconnect:
+                return
+
+    def _farewell(self, *, combined: bool) -> bytes:
+        event = {"e": "serverShutdown", "E": self._now() // _MS}
+        return framed(_json({"stream": "!serverShutdown", "data": event} if combined else event))
+
+
+class _Session:
+    """One connection: what it subscribed to, and what it asks."""
+
+    def __init__(self, websocket: WebSocket, form: TradeFrames, broadcast: Broadcast) -> None:
+        self.form = form
+        self.subscriber = Subscriber(websocket.state.wire, form, bytes)
+        self._websocket = websocket
+        self._broadcast = broadcast
+        self._places = {f"{symbol.lower()}@trade": place for place, symbol in enumerate(form.symbols)}
+        self._streams: dict[str, None] = {}  # in the order of subscription
+
+    def subscribe(self, names: Sequence[str]) -> None:
+        """Send these streams too. Those that do not exist are taken without a word, as at the exchange."""
+        self._streams.update(dict.fromkeys(names))
+        self._wanted()
+
+    async def run(self) -> None:
+        """Answer messages until the connection ends."""
+        times: deque[float] = deque(maxlen=MESSAGES_A_SECOND)
+        while True:
+            text = await self._websocket.receive_text()
+            now = time.monotonic()
+            if len(times) == times.maxlen and now - times[0] < 1.0:
+                await self._websocket.close(1008, "Too many requests")
+                return
+            times.append(now)
+            self.subscriber.wire.tell(framed(_json(self._answer(text))))
+
+    def _answer(self, text: str) -> dict[str, object]:
+        call = None
+        try:
+            call = _called(text)
+            return {"result": self._result(call), "id": call.id}
+        except _BadCall as bad:
+            return {"error": {"code": bad.code, "msg": str(bad)}, "id": call.id if call else None}
+
+    def _result(self, call: _Call) -> object:
+        names = [name for name in call.params if isinstance(name, str)]
+        match call.method:
+            case "SUBSCRIBE":
+                self.subscribe(names)
+            case "UNSUBSCRIBE":
+                for name in names:
+                    self._streams.pop(name, None)
+                self._wanted()
+            case "LIST_SUBSCRIPTIONS":
+                return list(self._streams)
+            case "GET_PROPERTY" | "SET_PROPERTY" if call.params[:1] != ["combined"]:
+                raise _BadCall(0, "Unknown property")
+            case "GET_PROPERTY":
+                return self.form.combined
+            case "SET_PROPERTY":
+                if not isinstance(call.params[-1], bool):
+                    raise _BadCall(1, "Invalid value type: expected Boolean")
+                self.form = TradeFrames(self.form.symbols, call.params[-1], self.form.unit)
+                self.subscriber.form = self.form
+        return None
+
+    def _wanted(self) -> None:
+        places = frozenset(self._places[name] for name in self._streams if name in self._places)
+        self._broadcast.wants(self.subscriber, places)
+
+
+def _called(text: str) -> _Call:
+    try:
+        call = msgspec.json.decode(text, type=_Call)
+    except msgspec.ValidationError as error:
+        raise _BadCall(2, f"Invalid request: {error}") from error
+    except msgspec.DecodeError as error:
+        raise _BadCall(3, f"Invalid JSON: {error}") from error
+    if call.method not in _METHODS:
+        known = ", ".join(f"`{name}`" for name in _METHODS)
+        raise _BadCall(2, f"Invalid request: unknown variant `{call.method}`, expected one of {known}")
+    if isinstance(call.id, str) and not re.fullmatch(r"[A-Za-z0-9_-]{1,36}", call.id):
+        raise _BadCall(2, "Invalid request: request ID must be an unsigned integer")
+    return call

@@ -1,0 +1,145 @@
+"""The loop that lets the market happen: trades go to everybody who subscribed when their time has come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from markets.box.faults import Faults
+from markets.box.market import Market
+from markets.box.reel import Reel, Row
+from markets.box.wire import Wire
+
+TICK_S = 0.01
+"""Wall seconds between two looks at the tape: what a trade waits at most, and what bounds the loop's cost."""
+
+_ASLEEP_S = 0.25
+"""Wall seconds without a look, at most: when nothing happens, faults still do."""
+
+_BLOCK = 2_048
+"""Trades sent at a time where the reader sets the pace: half a megabyte."""
+
+Form: TypeAlias = Callable[[Sequence[Row], int, bool], bytes]
+"""Turns trades into the frames of an interface: the first so many in a schema it never had, symbols mixed or not."""
+
+
+@dataclass(eq=False)
+class Subscriber:
+    """A connection and what it wants.
+
+    Attributes
+    ----------
+    wire : the connection
+    form : how trades are written on it
+    places : which listings it wants
+    farewell : what is said before a shutdown
+    """
+
+    wire: Wire
+    form: Form
+    farewell: Callable[[], bytes]
+    places: frozenset[int] = frozenset()
+
+
+class Broadcast:
+    """Everybody who listens.
+
+    Parameters
+    ----------
+    market
+        What happens, and when.
+    faults
+        What goes wrong with it.
+    """
+
+    def __init__(self, market: Market, faults: Faults) -> None:
+        self.subscribers: set[Subscriber] = set()
+        self.happened = self.sent = 0
+        self._market, self._faults = market, faults
+        self._reel = Reel(market.tape, market.listings, market.clock.now())
+        self._wanted = asyncio.Event()
+
+    @contextmanager
+    def listening(self, subscriber: Subscriber) -> Iterator[None]:
+        """Count a connection among those that are told, as long as it lasts."""
+        self.subscribers.add(subscriber)
+        try:
+            yield
+        finally:
+            self.subscribers.discard(subscriber)
+
+    def wants(self, subscriber: Subscriber, places: frozenset[int]) -> None:
+        """Send a subscriber the trades of these listings from now on."""
+        subscriber.places = places
+        if places:
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Let the market happen until cancelled."""
+        clock = self._market.clock
+        while True:
+            self._faults.draw()
+            await self._connection_faults()
+            if leap := self._faults.taken("burst"):
+                clock.advance(self._reel.after(leap) or 0)
+            if not clock.speed:
+                await self._lead()
+            self._tell(self._reel.take(clock.now()))
+            if clock.speed:
+                await asyncio.sleep(min(max(TICK_S, clock.seconds_until(self._reel.next)), _ASLEEP_S))
+
+    async def _lead(self) -> None:
+        """Move a clock that goes as fast as the readers: when they have taken what there was, to the next trades."""
+        while not any(subscriber.places and subscriber.wire.listening for subscriber in self.subscribers):
+            self._wanted.clear()
+            await self._wanted.wait()
+        for subscriber in list(self.subscribers):
+            await subscriber.wire.drained()
+        until = self._reel.after(_BLOCK)
+        if until is None:
+            await asyncio.sleep(_ASLEEP_S)
+        else:
+            self._market.clock.advance(until)
+            await asyncio.sleep(0)
+
+    def _tell(self, happened: list[Row]) -> None:
+        self.happened += len(happened)
+        rows = self._faults.disturbed(happened)
+        listening = [subscriber for subscriber in self.subscribers if subscriber.places]
+        if not rows or not listening:
+            return
+        spoilt, mixed = self._faults.taken("schema", len(rows)), bool(self._faults.taken("mixed", 1))
+        written: dict[tuple[Form, frozenset[int]], tuple[bytes, int]] = {}
+        for subscriber in listening:
+            key = subscriber.form, subscriber.places
+            if key not in written:
+                theirs = [row for row in rows if row[0] in subscriber.places]
+                written[key] = subscriber.form(theirs, spoilt, mixed), len(theirs)
+            frames, n = written[key]
+            subscriber.wire.tell(frames)
+            self.sent += n
+
+    async def _connection_faults(self) -> None:
+        everybody = list(self.subscribers)
+        if not everybody:
+            return
+        if self._faults.taken("vanish"):
+            for subscriber in everybody:
+                subscriber.wire.vanish()
+        if self._faults.taken("stall"):
+            for subscriber in everybody:
+                subscriber.wire.stall()
+        if self._faults.taken("shutdown"):
+            for subscriber in everybody:
+                subscriber.wire.tell(subscriber.farewell())
+            await asyncio.sleep(1.0)
+            await self._close(everybody)
+        if self._faults.taken("close"):
+            await self._close(everybody)
+
+    async def _close(self, subscribers: Sequence[Subscriber]) -> None:
+        for subscriber in subscribers:
+            await subscriber.wire.goodbye(1012, "service restart")

@@ -1,0 +1,102 @@
+"""What an instrument is called at each exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.errors import UsageError
+from markets.symbols import dashed
+
+_KRAKEN = {"BTC": "XBT", "DOGE": "XDG"}
+"""Assets that have another code in Kraken's REST interface."""
+
+# Kraken's oldest assets carry a letter, X for coins and Z for currencies, and so do pairs of two of them.
+_OLD_COINS = frozenset({"XBT", "ETH", "LTC", "XRP", "XLM", "XMR", "ETC", "ZEC", "REP", "MLN"})
+_OLD_CURRENCIES = frozenset({"USD", "EUR", "GBP", "JPY", "CAD", "AUD"})
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One instrument and its names.
+
+    Attributes
+    ----------
+    instrument : ``venue:SYMBOL``
+    base, quote : the two assets
+    binance : the symbol in Binance's REST interface; its streams have it in small letters
+
+    Examples
+    --------
+    >>> btc = listing_of("simulated:BTC-USD")
+    >>> btc.binance, btc.kraken_pair, btc.kraken_altname, btc.kraken_symbol
+    ('BTCUSD', 'XXBTZUSD', 'XBTUSD', 'BTC/USD')
+    """
+
+    instrument: str
+    base: str
+    quote: str
+    binance: str
+
+    @property
+    def kraken_base(self) -> str:
+        """The base asset's key in Kraken's REST interface."""
+        return _asset_key(_KRAKEN.get(self.base, self.base))
+
+    @property
+    def kraken_quote(self) -> str:
+        """The quote asset's key there."""
+        return _asset_key(_KRAKEN.get(self.quote, self.quote))
+
+    @property
+    def kraken_altname(self) -> str:
+        """The short name of the pair."""
+        return _KRAKEN.get(self.base, self.base) + _KRAKEN.get(self.quote, self.quote)
+
+    @property
+    def kraken_pair(self) -> str:
+        """The pair's key: with the letters of the oldest assets when it is made of two of them."""
+        old = len(self.kraken_base) > len(self.base) and len(self.kraken_quote) > len(self.quote)
+        return self.kraken_base + self.kraken_quote if old else self.kraken_altname
+
+    @property
+    def kraken_symbol(self) -> str:
+        """The pair's name in version 2 of the WebSocket interface."""
+        return f"{self.base}/{self.quote}"
+
+
+def listing_of(instrument: str) -> Listing:
+    """Return the names of an instrument.
+
+    Raises
+    ------
+    UsageError
+        When its symbol names no pair of assets.
+    """
+    symbol = instrument.partition(":")[2]
+    base, dash, rest = dashed(symbol).partition("-")
+    if not dash:
+        raise UsageError(f"{instrument}: an exchange trades pairs; name it base and quote, such as BTC-USD")
+    quote, _, contract = rest.partition("-")
+    return Listing(instrument, base, quote, f"{base}{quote}_{contract}" if contract else base + quote)
+
+
+def listings_of(instruments: Sequence[str]) -> tuple[Listing, ...]:
+    """Return the names of all instruments.
+
+    Raises
+    ------
+    UsageError
+        When one names no pair, or two would have one name.
+    """
+    listings = tuple(listing_of(instrument) for instrument in instruments)
+    seen: dict[str, str] = {}
+    for listing in listings:
+        other = seen.setdefault(listing.binance, listing.instrument)
+        if other != listing.instrument:
+            raise UsageError(f"{other} and {listing.instrument} are both {listing.binance}; serve one of them")
+    return listings
+
+
+def _asset_key(code: str) -> str:
+    return f"X{code}" if code in _OLD_COINS else f"Z{code}" if code in _OLD_CURRENCIES else code

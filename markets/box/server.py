@@ -1,0 +1,187 @@
+"""The box itself: a server on loopback that is Binance and Kraken to whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from domain.errors import UsageError
+from markets.box.binance_rest import BinanceRest
+from markets.box.binance_stream import BinanceStream
+from markets.box.broadcast import Broadcast
+from markets.box.budget import Budget
+from markets.box.clock import MarketClock
+from markets.box.faults import Faults
+from markets.box.market import Market
+from markets.box.wire import Wire
+from markets.source import Source
+from markets.venue import Address
+
+WEIGHT_A_MINUTE = 6_000
+"""What requests may weigh together in a minute at Binance."""
+
+_PING_S, _PONG_S = 20.0, 60.0
+"""Seconds between the server's pings, and until a connection that does not answer is ended."""
+
+_json = msgspec.json.Encoder().encode
+
+
+class Box:
+    """An exchange on 127.0.0.1.
+
+    Parameters
+    ----------
+    source
+        Of trades.
+    opens : int or None
+        The market's time at the very first start, ns since epoch UTC; None: the end of a simulated market's declared
+        history, the first trade of a recorded one.
+    speed : float
+        Event seconds per wall second; 0: as fast as the connected readers take what they subscribed to.
+    port : int
+        0 takes any that is free.
+    faults
+        What goes wrong.
+    clock_path
+        Where the market's clock is kept; None begins anew each time.
+    weight_a_minute : int
+        Binance's budget.
+
+    Raises
+    ------
+    UsageError
+        When the source has no trades, an instrument cannot be listed, the port is taken, or the clock is unreadable.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        opens: int | None = None,
+        speed: float = 60.0,
+        port: int = 0,
+        faults: Faults | None = None,
+        clock_path: Path | None = None,
+        weight_a_minute: int = WEIGHT_A_MINUTE,
+    ) -> None:
+        self._clock = MarketClock(_opening(source) if opens is None else opens, speed, clock_path)
+        self._faults = faults or Faults()
+        self._market = Market(source, self._clock)
+        self._broadcast = Broadcast(self._market, self._faults)
+        self._budget = Budget(weight_a_minute)
+        self._socket = _listening(port)
+        self.url = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            self._app(), ws=Wire, log_level="warning", access_log=False, lifespan="on",
+            ws_per_message_deflate=False, ws_ping_interval=_PING_S, ws_ping_timeout=_PONG_S,
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._error: BaseException | None = None
+
+    @property
+    def binance(self) -> Address:
+        """Where it is Binance."""
+        return Address(f"http://{self.url}", f"ws://{self.url}")
+
+    def run(self) -> None:
+        """Serve until stopped, or until a signal where this is the main thread."""
+        self._server.run(sockets=[self._socket])
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Let ``run`` return soon."""
+        self._server.should_exit = True
+
+    def state(self) -> dict[str, object]:
+        """Return what ``GET /box`` tells: the clock, who listens, and what was sent and spoilt."""
+        return {
+            "simulated": self._market.simulated,
+            "instruments": [listing.instrument for listing in self._market.listings],
+            "now": self._clock.now(),
+            "speed": self._clock.speed,
+            "connections": sum(subscriber.wire.open for subscriber in self._broadcast.subscribers),
+            "trades_happened": self._broadcast.happened,
+            "trades_sent": self._broadcast.sent,
+            "weight_used": self._budget.used,
+            "faults_injected": self._faults.injected,
+        }
+
+    def _app(self) -> Starlette:
+        rest = BinanceRest(self._market, self._budget, self._faults.refusal)
+        stream = BinanceStream(self._market, self._broadcast)
+        routes = [
+            *rest.routes(),
+            *stream.routes(),
+            Route("/box", self._told),
+            Route("/box/faults", self._spoil, methods=["POST"]),
+        ]
+        return Starlette(routes=routes, lifespan=self._lives)
+
+    @asynccontextmanager
+    async def _lives(self, app: Starlette) -> AsyncIterator[None]:
+        del app
+        running = asyncio.create_task(self._broadcast.run())
+        running.add_done_callback(self._ended)
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            self._clock.stop()
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        """Do not go on serving a market that stands still because of a mistake."""
+        if not running.cancelled():
+            self._error = running.exception()
+            self.stop()
+
+    async def _told(self, request: Request) -> Response:
+        del request
+        return _reply(self.state())
+
+    async def _spoil(self, request: Request) -> Response:
+        try:
+            wanted = msgspec.json.decode(await request.body(), type=_Wanted)
+            self._faults.inject(wanted.kind, wanted.n)
+        except (msgspec.MsgspecError, UsageError) as error:
+            return _reply({"error": str(error)}, 400)
+        return _reply({"injected": self._faults.injected})
+
+
+class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    """A fault that somebody wants; see ``faults.KINDS``."""
+
+    kind: str
+    n: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+def _reply(value: object, status: int = 200) -> Response:
+    return Response(_json(value), status, media_type="application/json")
+
+
+def _opening(source: Source) -> int:
+    spans = [source.span(instrument) for instrument in source.instruments]
+    return max(last for _, last in spans) if source.simulated else min(first for first, _ in spans) - 1
+
+
+def _listening(port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError as error:
+        listening.close()
+        raise UsageError(f"port {port} is taken; give --port a free one, or 0 for any") from error
+    return listening

@@ -1,0 +1,69 @@
+"""The exchange in a box, run beside a test in a thread of its own process."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.request import Request, urlopen
+
+from markets.box.server import Box
+from markets.source import Source
+from markets.venue import Address
+
+PATIENCE_S = 20.0
+
+
+class Boxed:
+    """A running box, as a test sees it.
+
+    Attributes
+    ----------
+    url : ``http://127.0.0.1:PORT``
+    binance, kraken : ``venue.Address`` of each
+    """
+
+    def __init__(self, box: Box) -> None:
+        self.url = f"http://{box.url}"
+        self.binance: Address = box.binance
+
+    def get(self, path: str) -> object:
+        """Return the JSON that a path answers."""
+        with urlopen(self.url + path, timeout=PATIENCE_S) as answer:
+            return json.load(answer)
+
+    def state(self) -> dict:
+        """Return what the box tells of itself."""
+        return self.get("/box")
+
+    def fault(self, kind: str, n: int | None = None) -> None:
+        """Let a fault happen; see ``markets.box.faults.KINDS``."""
+        body = json.dumps({"kind": kind} if n is None else {"kind": kind, "n": n}).encode()
+        with urlopen(Request(f"{self.url}/box/faults", body, method="POST"), timeout=PATIENCE_S):
+            pass
+
+
+@contextmanager
+def box_of(source: Source, speed: float = 60.0, **options) -> Iterator[Boxed]:
+    """Serve a source on a free port while the block runs; options as of ``markets.box.server.Box``."""
+    box = Box(source, speed=speed, **options)
+    thread = threading.Thread(target=box.run, name="box", daemon=True)
+    thread.start()
+    boxed = Boxed(box)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                boxed.state()
+                break
+            except OSError:
+                assert thread.is_alive(), "the box did not start"
+                assert time.monotonic() < deadline, "the box does not answer"
+                time.sleep(0.01)
+        yield boxed
+    finally:
+        box.stop()
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive(), "the box does not stop"
