@@ -58,8 +58,9 @@ class Broadcast:
     def __init__(self, market: Market, faults: Faults) -> None:
         self.subscribers: set[Subscriber] = set()
         self.happened = self.sent = 0
+        self.reached = market.clock.now()  # ns: until when trades were sent
         self._market, self._faults = market, faults
-        self._reel = Reel(market.tape, market.listings, market.clock.now())
+        self._reel = Reel(market.tape, market.listings, self.reached)
         self._wanted = asyncio.Event()
 
     @contextmanager
@@ -87,7 +88,8 @@ class Broadcast:
                 clock.advance(self._reel.after(leap) or 0)
             if not clock.speed:
                 await self._lead()
-            self._tell(self._reel.take(clock.now()))
+            self.reached = clock.now()
+            self._tell(self._reel.take(self.reached))
             if clock.speed:
                 await asyncio.sleep(min(max(TICK_S, clock.seconds_until(self._reel.next)), _ASLEEP_S))
 

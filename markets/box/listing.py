@@ -39,25 +39,28 @@ class Listing:
     binance: str
 
     @property
-    def kraken_base(self) -> str:
-        """The base asset's key in Kraken's REST interface."""
-        return _asset_key(_KRAKEN.get(self.base, self.base))
-
-    @property
-    def kraken_quote(self) -> str:
-        """The quote asset's key there."""
-        return _asset_key(_KRAKEN.get(self.quote, self.quote))
+    def kraken_assets(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """The key and the short name of base and quote in Kraken's REST interface."""
+        base, quote = (_KRAKEN.get(asset, asset) for asset in (self.base, self.quote))
+        return (_key(base), base), (_key(quote), quote)
 
     @property
     def kraken_altname(self) -> str:
-        """The short name of the pair."""
-        return _KRAKEN.get(self.base, self.base) + _KRAKEN.get(self.quote, self.quote)
+        """The short name of the pair there."""
+        (_, base), (_, quote) = self.kraken_assets
+        return base + quote
 
     @property
     def kraken_pair(self) -> str:
-        """The pair's key: with the letters of the oldest assets when it is made of two of them."""
-        old = len(self.kraken_base) > len(self.base) and len(self.kraken_quote) > len(self.quote)
-        return self.kraken_base + self.kraken_quote if old else self.kraken_altname
+        """The key of the pair there: with the letters of the oldest assets when both are of them."""
+        (base_key, base), (quote_key, quote) = self.kraken_assets
+        return base_key + quote_key if base_key != base and quote_key != quote else base + quote
+
+    @property
+    def kraken_wsname(self) -> str:
+        """The name of the pair in version 1 of the WebSocket interface, which the REST interface tells."""
+        (_, base), (_, quote) = self.kraken_assets
+        return f"{base}/{quote}"
 
     @property
     def kraken_symbol(self) -> str:
@@ -98,5 +101,5 @@ def listings_of(instruments: Sequence[str]) -> tuple[Listing, ...]:
     return listings
 
 
-def _asset_key(code: str) -> str:
+def _key(code: str) -> str:
     return f"X{code}" if code in _OLD_COINS else f"Z{code}" if code in _OLD_CURRENCIES else code

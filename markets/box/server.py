@@ -23,6 +23,8 @@ from markets.box.broadcast import Broadcast
 from markets.box.budget import Budget
 from markets.box.clock import MarketClock
 from markets.box.faults import Faults
+from markets.box.kraken_rest import KrakenRest
+from markets.box.kraken_stream import KrakenStream
 from markets.box.market import Market
 from markets.box.wire import Wire
 from markets.source import Source
@@ -90,8 +92,8 @@ class Box:
         self._error: BaseException | None = None
 
     @property
-    def binance(self) -> Address:
-        """Where it is Binance."""
+    def address(self) -> Address:
+        """Where it answers, as Binance and as Kraken."""
         return Address(f"http://{self.url}", f"ws://{self.url}")
 
     def run(self) -> None:
@@ -120,10 +122,11 @@ class Box:
 
     def _app(self) -> Starlette:
         rest = BinanceRest(self._market, self._budget, self._faults.refusal)
-        stream = BinanceStream(self._market, self._broadcast)
         routes = [
             *rest.routes(),
-            *stream.routes(),
+            *BinanceStream(self._market, self._broadcast).routes(),
+            *KrakenRest(self._market, self._faults.refusal).routes(),
+            *KrakenStream(self._market, self._broadcast).routes(),
             Route("/box", self._told),
             Route("/box/faults", self._spoil, methods=["POST"]),
         ]

@@ -21,6 +21,9 @@ UNIT = 100_000_000
 _KEPT = 3
 """Days an instrument whose trades stay decoded: today, yesterday, and one that somebody pages through."""
 
+_MOST_AT_ONCE = 1_000_000
+"""More trades than ever happen at the same nanosecond."""
+
 _LARGEST = 1 << 60
 """What a day may turn over, in steps: a week of it still fits 64 bits."""
 
@@ -159,6 +162,13 @@ class Tape:
     def first(self, instrument: str, start: int, until: int, n: int) -> Booked:
         """Return the first ``n`` trades with ``start <= ts <= until``."""
         return _joined(_enough(self.forward(instrument, start, until), n)).rows(0, n)
+
+    def after(self, instrument: str, cursor: int, until: int, n: int) -> Booked:
+        """Return the first ``n`` trades whose cursor is larger, with ``ts <= until``."""
+        # Trades at one time differ by nanoseconds of their cursors, and there are never a million at one time.
+        days = self.forward(instrument, cursor - _MOST_AT_ONCE, until)
+        later = (day.rows(int(np.searchsorted(day.cursor, cursor, side="right")), None) for day in days)
+        return _joined(_enough(later, n)).rows(0, n)
 
     def newest(self, instrument: str, until: int, n: int) -> Booked:
         """Return the last ``n`` trades with ``ts <= until``."""

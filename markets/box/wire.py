@@ -35,6 +35,7 @@ class Wire(WebSocketsSansIOProtocol):
     """The server's side of a connection; a handler finds its own as ``websocket.state.wire``."""
 
     stalled = False
+    told = 0  # bytes
 
     async def run_asgi(self) -> None:
         """Run the handler, having shown it its connection."""
@@ -56,6 +57,7 @@ class Wire(WebSocketsSansIOProtocol):
         """Send frames, in order and without waiting; a reader that is too far behind is cut off."""
         if self.listening:
             self.transport.write(frames)
+            self.told += len(frames)
             if self.transport.get_write_buffer_size() > _BEHIND:
                 self.transport.abort()
 

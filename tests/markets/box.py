@@ -22,12 +22,12 @@ class Boxed:
     Attributes
     ----------
     url : ``http://127.0.0.1:PORT``
-    binance, kraken : ``venue.Address`` of each
+    address : ``venue.Address`` of both exchanges
     """
 
     def __init__(self, box: Box) -> None:
         self.url = f"http://{box.url}"
-        self.binance: Address = box.binance
+        self.address: Address = box.address
 
     def get(self, path: str) -> object:
         """Return the JSON that a path answers."""

@@ -27,7 +27,7 @@ async def frames(url: str, n: int) -> list[dict]:
 def test_a_stream_at_the_readers_pace_has_every_trade_of_the_source_once_and_in_order():
     source = market()
     with box_of(source, speed=0) as box:
-        events = asyncio.run(frames(f"{box.binance.stream}/stream?streams=btcusd@trade/ethusd@trade", 5_000))
+        events = asyncio.run(frames(f"{box.address.stream}/stream?streams=btcusd@trade/ethusd@trade", 5_000))
     trades = source.open({}, 0).poll(5_000, 0)
     names = {"BTCUSD": BTC, "ETHUSD": ETH}
     assert [event["stream"] for event in events[:1]] == [f"{events[0]['data']['s'].lower()}@trade"]
