@@ -11,16 +11,17 @@ import re
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from markets.box.broadcast import Broadcast, Subscriber
+from markets.box.faults import Disturbed
 from markets.box.market import Market
-from markets.box.reel import Row
 from markets.box.tape import UNIT
+from markets.box.verbatim import Verbatim
 from markets.box.wire import framed
 
 MESSAGES_A_SECOND = 5
@@ -41,35 +42,45 @@ class TradeFrames:
     symbols : of the listings, by place
     combined : whether each event is wrapped with the name of its stream
     unit : ns in the unit of times
+    verbatim : recorded events, where there are some; their times are in milliseconds
     """
 
     symbols: tuple[str, ...]
     combined: bool
     unit: int
+    verbatim: Verbatim | None = field(default=None, compare=False)
 
-    def __call__(self, rows: Sequence[Row], spoilt: int, mixed: bool) -> bytes:  # noqa: FBT001 - a ``broadcast.Form``
+    def __call__(self, trades: Disturbed) -> bytes:
         """Return a frame for each trade; the event is sent a millisecond after it happened, as at the exchange."""
-        del mixed  # a frame is of one trade
-        sound = [self._template(symbol) for symbol in self.symbols]
+        sound = [self._template(place) for place in range(len(self.symbols))]
         broken = [text.replace(b'"p":', b'"price":').replace(b'"q":', b'"quantity":') for text in sound]
         unit, later = self.unit, _MS // self.unit
+        verbatim = self.verbatim if unit == _MS else None
         frames = []
-        for n, (place, ts, trade_id, price, size, side) in enumerate(rows):
+        for n, (place, ts, trade_id, price, size, side) in enumerate(trades.rows):
             at = ts // unit
+            event = verbatim.event(self.symbols[place], trade_id) if verbatim and n >= trades.spoilt else None
+            if event is not None:
+                frames.append(framed(self._wrapped(place, event)))
+                continue
             frames.append(
                 framed(
-                    (broken if n < spoilt else sound)[place]
+                    (broken if n < trades.spoilt else sound)[place]
                     % (at + later, trade_id, price // UNIT, price % UNIT, size // UNIT, size % UNIT, at,
                        b"true" if side < 0 else b"false")
                 )
             )  # fmt: skip
         return b"".join(frames)
 
-    def _template(self, symbol: str) -> bytes:
+    def _template(self, place: int) -> bytes:
+        symbol = self.symbols[place]
         text = f'{{"e":"trade","E":%d,"s":"{symbol}","t":%d,"p":"%d.%08d","q":"%d.%08d","T":%d,"m":%b,"M":true}}'
-        if self.combined:
-            text = f'{{"stream":"{symbol.lower()}@trade","data":{text}}}'
-        return text.encode()
+        return self._wrapped(place, text.encode())
+
+    def _wrapped(self, place: int, event: bytes) -> bytes:
+        if not self.combined:
+            return event
+        return b'{"stream":"%b@trade","data":%b}' % (self.symbols[place].lower().encode(), event)
 
 
 class _Call(msgspec.Struct):
@@ -95,10 +106,13 @@ class BinanceStream:
         What is listed.
     broadcast
         Who sends the trades.
+    verbatim
+        Recorded events to send instead of such as are made of the trades.
     """
 
-    def __init__(self, market: Market, broadcast: Broadcast) -> None:
+    def __init__(self, market: Market, broadcast: Broadcast, verbatim: Verbatim | None) -> None:
         self._broadcast = broadcast
+        self._verbatim = verbatim
         self._symbols = tuple(listing.binance for listing in market.listings)
         self._now = market.clock.now
 
@@ -119,7 +133,7 @@ class BinanceStream:
     async def _serve(self, websocket: WebSocket, streams: str, *, combined: bool) -> None:
         await websocket.accept()
         unit = _US if websocket.query_params.get("timeUnit", "").lower() == "microsecond" else _MS
-        form = TradeFrames(self._symbols, combined, unit)
+        form = TradeFrames(self._symbols, combined, unit, self._verbatim)
         session = _Session(websocket, form, self._broadcast)
         subscriber = session.subscriber
         subscriber.farewell = lambda: self._farewell(combined=session.form.combined)
@@ -189,7 +203,7 @@ class _Session:
             case "SET_PROPERTY":
                 if not isinstance(call.params[-1], bool):
                     raise _BadCall(1, "Invalid value type: expected Boolean")
-                self.form = TradeFrames(self.form.symbols, call.params[-1], self.form.unit)
+                self.form = replace(self.form, combined=call.params[-1])
                 self.subscriber.form = self.form
         return None
 

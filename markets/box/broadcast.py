@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from markets.box.faults import Faults
+from markets.box.faults import Disturbed, Faults
 from markets.box.market import Market
 from markets.box.reel import Reel, Row
 from markets.box.wire import Wire
@@ -22,8 +22,8 @@ _ASLEEP_S = 0.25
 _BLOCK = 2_048
 """Trades sent at a time where the reader sets the pace: half a megabyte."""
 
-Form: TypeAlias = Callable[[Sequence[Row], int, bool], bytes]
-"""Turns trades into the frames of an interface: the first so many in a schema it never had, symbols mixed or not."""
+Form: TypeAlias = Callable[[Disturbed], bytes]
+"""Turns trades into the frames of an interface."""
 
 
 @dataclass(eq=False)
@@ -109,17 +109,16 @@ class Broadcast:
 
     def _tell(self, happened: list[Row]) -> None:
         self.happened += len(happened)
-        rows = self._faults.disturbed(happened)
         listening = [subscriber for subscriber in self.subscribers if subscriber.places]
-        if not rows or not listening:
+        if not happened or not listening:
             return
-        spoilt, mixed = self._faults.taken("schema", len(rows)), bool(self._faults.taken("mixed", 1))
+        sent = self._faults.disturbed(happened)
         written: dict[tuple[Form, frozenset[int]], tuple[bytes, int]] = {}
         for subscriber in listening:
             key = subscriber.form, subscriber.places
             if key not in written:
-                theirs = [row for row in rows if row[0] in subscriber.places]
-                written[key] = subscriber.form(theirs, spoilt, mixed), len(theirs)
+                theirs = [row for row in sent.rows if row[0] in subscriber.places]
+                written[key] = subscriber.form(sent._replace(rows=theirs)), len(theirs)
             frames, n = written[key]
             subscriber.wire.tell(frames)
             self.sent += n

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from domain.errors import UsageError
 from markets.box.reel import Row
@@ -15,7 +16,7 @@ KINDS = {
     "duplicate": 3,  # trades that are sent twice
     "reorder": 4,  # trades that are sent together, newest first
     "schema": 1,  # trades that are sent in another format
-    "mixed": 1,  # Kraken: batches that are sent as one frame of several symbols
+    "mixed": 8,  # Kraken: trades that are sent together as one frame, of whatever symbols
     "burst": 1_000,  # trades that happen at once: the market's clock leaps until they have
     "close": 1,  # all connections are closed with code 1012, "service restart"
     "shutdown": 1,  # the same, announced a second before
@@ -29,6 +30,21 @@ KINDS = {
 
 RETRY_S = {"429": 1, "418": 2, "503": 1}
 """Seconds after which a refused request may come again, as ``Retry-After`` says. Real bans are minutes."""
+
+
+class Disturbed(NamedTuple):
+    """Trades as they are sent.
+
+    Attributes
+    ----------
+    rows : in the order of sending
+    spoilt : how many of the first are written in a schema that no exchange has
+    mixed : whether symbols share frames where they usually do not
+    """
+
+    rows: list[Row]
+    spoilt: int = 0
+    mixed: bool = False
 
 
 class Faults:
@@ -95,18 +111,23 @@ class Faults:
         """Return the status that the next request is refused with and after how many seconds it may come again."""
         return next(((int(kind), wait) for kind, wait in RETRY_S.items() if self.taken(kind, 1)), None)
 
-    def disturbed(self, rows: list[Row]) -> list[Row]:
-        """Return what is sent of these trades: some left out, some twice, some in the wrong order."""
+    @property
+    def pending(self) -> dict[str, int]:
+        """Which were injected and have not happened yet, and to how much they will."""
+        return {kind: n for kind, n in self._armed.items() if n}
+
+    def disturbed(self, rows: list[Row]) -> Disturbed:
+        """Return what is sent of these trades: some left out, some twice, some later and in the wrong order."""
         rows = rows[self.taken("drop", len(rows)) :]
         twice = self.taken("duplicate", len(rows))
         rows = [row for row in rows[:twice] for _ in range(2)] + rows[twice:]
-        if wanted := self._armed["reorder"]:
-            self._held += rows
-            if len(self._held) < wanted:
-                return []
-            self.taken("reorder")
-            rows, self._held = self._held[:wanted][::-1] + self._held[wanted:], []
-        return rows
+        rows, self._held = self._held + rows, []
+        if len(rows) < max(self._armed["reorder"], self._armed["mixed"]):
+            self._held = rows
+            return Disturbed([])
+        turned = self.taken("reorder")
+        rows = rows[:turned][::-1] + rows[turned:]
+        return Disturbed(rows, self.taken("schema", len(rows)), bool(self.taken("mixed")))
 
 
 def _known(kind: str) -> None:

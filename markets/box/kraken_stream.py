@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from domain.events import NANOS_PER_SECOND
 from markets.box.broadcast import Broadcast, Subscriber
+from markets.box.faults import Disturbed
 from markets.box.market import Market
 from markets.box.reel import Row
 from markets.box.tape import UNIT
@@ -46,12 +47,12 @@ class BatchFrames:
 
     symbols: tuple[str, ...]
 
-    def __call__(self, rows: Sequence[Row], spoilt: int, mixed: bool) -> bytes:  # noqa: FBT001 - a ``broadcast.Form``
-        """Return the frames; ``mixed`` puts several symbols into one."""
+    def __call__(self, trades: Disturbed) -> bytes:
+        """Return the frames."""
         frames, n = [], 0
-        for batch in _batches(rows, mixed=mixed):
+        for batch in _batches(trades):
             text = self.frame("update", batch)
-            frames.append(framed(text.replace(b'"price":', b'"px":') if n < spoilt else text))
+            frames.append(framed(text.replace(b'"price":', b'"px":') if n < trades.spoilt else text))
             n += len(batch)
         return b"".join(frames)
 
@@ -81,8 +82,9 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _batches(rows: Sequence[Row], *, mixed: bool) -> Iterator[Sequence[Row]]:
-    runs = [rows] if mixed else [list(run) for _, run in groupby(rows, key=lambda row: row[0])]
+def _batches(trades: Disturbed) -> Iterator[Sequence[Row]]:
+    """Yield what shares a frame: what follows each other of one symbol, or of all where they are mixed."""
+    runs = [trades.rows] if trades.mixed else [list(run) for _, run in groupby(trades.rows, key=lambda row: row[0])]
     for run in runs:
         for at in range(0, len(run), BATCH):
             yield run[at : at + BATCH]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +26,7 @@ from markets.box.faults import Faults
 from markets.box.kraken_rest import KrakenRest
 from markets.box.kraken_stream import KrakenStream
 from markets.box.market import Market
+from markets.box.verbatim import Verbatim
 from markets.box.wire import Wire
 from markets.source import Source
 from markets.venue import Address
@@ -33,7 +34,7 @@ from markets.venue import Address
 WEIGHT_A_MINUTE = 6_000
 """What requests may weigh together in a minute at Binance."""
 
-_PING_S, _PONG_S = 20.0, 60.0
+PING_S, _PONG_S = 20.0, 60.0
 """Seconds between the server's pings, and until a connection that does not answer is ended."""
 
 _json = msgspec.json.Encoder().encode
@@ -46,46 +47,46 @@ class Box:
     ----------
     source
         Of trades.
-    opens : int or None
-        The market's time at the very first start, ns since epoch UTC; None: the end of a simulated market's declared
-        history, the first trade of a recorded one.
-    speed : float
-        Event seconds per wall second; 0: as fast as the connected readers take what they subscribed to.
+    clock
+        Until when they have happened; where a new one begins, see ``opening_of``.
     port : int
         0 takes any that is free.
     faults
         What goes wrong.
-    clock_path
-        Where the market's clock is kept; None begins anew each time.
+    frames
+        The frame files of the source, if it is made of such: Binance's streams are then verbatim.
     weight_a_minute : int
         Binance's budget.
+    ping_s : float
+        Wall seconds between pings.
 
     Raises
     ------
     UsageError
-        When the source has no trades, an instrument cannot be listed, the port is taken, or the clock is unreadable.
+        When the source has no trades, an instrument cannot be listed, or the port is taken.
     """
 
     def __init__(
         self,
         source: Source,
-        opens: int | None = None,
-        speed: float = 60.0,
+        clock: MarketClock,
         port: int = 0,
         faults: Faults | None = None,
-        clock_path: Path | None = None,
+        frames: Sequence[Path] = (),
         weight_a_minute: int = WEIGHT_A_MINUTE,
+        ping_s: float = PING_S,
     ) -> None:
-        self._clock = MarketClock(_opening(source) if opens is None else opens, speed, clock_path)
+        self._clock = clock
         self._faults = faults or Faults()
         self._market = Market(source, self._clock)
+        self._frames = frames
         self._broadcast = Broadcast(self._market, self._faults)
         self._budget = Budget(weight_a_minute)
         self._socket = _listening(port)
         self.url = f"127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             self._app(), ws=Wire, log_level="warning", access_log=False, lifespan="on",
-            ws_per_message_deflate=False, ws_ping_interval=_PING_S, ws_ping_timeout=_PONG_S,
+            ws_per_message_deflate=False, ws_ping_interval=ping_s, ws_ping_timeout=_PONG_S,
             timeout_graceful_shutdown=1,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -118,13 +119,14 @@ class Box:
             "trades_sent": self._broadcast.sent,
             "weight_used": self._budget.used,
             "faults_injected": self._faults.injected,
+            "faults_pending": self._faults.pending,
         }
 
     def _app(self) -> Starlette:
         rest = BinanceRest(self._market, self._budget, self._faults.refusal)
         routes = [
             *rest.routes(),
-            *BinanceStream(self._market, self._broadcast).routes(),
+            *BinanceStream(self._market, self._broadcast, Verbatim(self._frames) if self._frames else None).routes(),
             *KrakenRest(self._market, self._faults.refusal).routes(),
             *KrakenStream(self._market, self._broadcast).routes(),
             Route("/box", self._told),
@@ -163,6 +165,15 @@ class Box:
         return _reply({"injected": self._faults.injected})
 
 
+def opening_of(source: Source) -> int:
+    """Return where a market begins that never ran: after a simulated one's declared history, before a recorded one's.
+
+    ns since epoch UTC.
+    """
+    spans = [source.span(instrument) for instrument in source.instruments]
+    return max(last for _, last in spans) if source.simulated else min(first for first, _ in spans) - 1
+
+
 class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """A fault that somebody wants; see ``faults.KINDS``."""
 
@@ -172,11 +183,6 @@ class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
 
 def _reply(value: object, status: int = 200) -> Response:
     return Response(_json(value), status, media_type="application/json")
-
-
-def _opening(source: Source) -> int:
-    spans = [source.span(instrument) for instrument in source.instruments]
-    return max(last for _, last in spans) if source.simulated else min(first for first, _ in spans) - 1
 
 
 def _listening(port: int) -> socket.socket:

@@ -7,9 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
+from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from markets.box.server import Box
+from markets.box.clock import MarketClock
+from markets.box.server import Box, opening_of
 from markets.source import Source
 from markets.venue import Address
 
@@ -34,6 +38,14 @@ class Boxed:
         with urlopen(self.url + path, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
+    def refusal(self, path: str) -> tuple[int, object, Message]:
+        """Return status, JSON and headers of an answer that is an error."""
+        try:
+            with urlopen(self.url + path, timeout=PATIENCE_S) as answer:
+                raise AssertionError(f"{path} was answered: {answer.read()!r}")
+        except HTTPError as error:
+            return error.code, json.load(error), error.headers
+
     def state(self) -> dict:
         """Return what the box tells of itself."""
         return self.get("/box")
@@ -46,9 +58,20 @@ class Boxed:
 
 
 @contextmanager
-def box_of(source: Source, speed: float = 60.0, **options) -> Iterator[Boxed]:
-    """Serve a source on a free port while the block runs; options as of ``markets.box.server.Box``."""
-    box = Box(source, speed=speed, **options)
+def box_of(
+    source: Source, speed: float = 60.0, opens: int | None = None, clock_path: Path | None = None, **options
+) -> Iterator[Boxed]:
+    """Serve a source on a free port while the block runs.
+
+    Parameters
+    ----------
+    speed : event seconds per wall second; 0: as fast as the connected readers take what they subscribed to
+    opens : where the market begins; None as in ``opening_of``
+    clock_path : where the clock is kept
+    options : as of ``markets.box.server.Box``
+    """
+    clock = MarketClock(opening_of(source) if opens is None else opens, speed, clock_path)
+    box = Box(source, clock, **options)
     thread = threading.Thread(target=box.run, name="box", daemon=True)
     thread.start()
     boxed = Boxed(box)
