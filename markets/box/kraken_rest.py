@@ -236,7 +236,7 @@ def _trouble(status: int, seconds: int) -> Response:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return _enveloped({"error": ["EAPI:Rate limit exceeded"]})
     if status == HTTPStatus.IM_A_TEAPOT:
-        return Response("error code: 1015", 429, {"retry-after": str(seconds)}, "text/plain")
+        return Response(_json({"error_code": 1015}), 429, {"retry-after": str(seconds)}, "application/json")
     return _enveloped({"error": ["EService:Unavailable"]}, status)
 
 

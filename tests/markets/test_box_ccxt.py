@@ -17,7 +17,7 @@ from tests.markets.box import box_of
 BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
 OPENS = 20_096 * DAY
 HOUR, MS = 60 * MINUTE, 1_000_000
-N = 2_000
+N = 1_000
 # ccxt's cache loses what is beyond this limit without a word; and loopback needs no pauses between requests.
 OPTIONS = {"newUpdates": True, "enableRateLimit": False}
 KEPT = {"tradesLimit": 200_000}
