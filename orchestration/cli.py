@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -110,6 +111,29 @@ def replay(
     with plan(data, train_until, bar, horizon, instrument or [], home) as planned:
         report = Replay(planned).run(verify=verify)
     report.print(as_json=as_json)
+
+
+@app.command()
+def exchange(
+    source: Annotated[list[str] | None, typer.Option(help="simulated (the default), or files; repeat.")] = None,
+    instrument: Annotated[
+        list[str] | None, typer.Option(help="venue:SYMBOL; repeat; default: all in the files, or the project's.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes any that is free.")] = 8600,
+    speed: Annotated[
+        float | None, typer.Option(min=0, help="Event seconds a second; 0: as readers read; default: the project's.")
+    ] = None,
+    opens: Annotated[datetime | None, typer.Option(help="UTC time at the first start; default: the project's.")] = None,
+    faults: Annotated[str, typer.Option(help="Some of drop,duplicate,reorder,close,stall,429,...: by chance.")] = "",
+    every: Annotated[float, typer.Option(help="Mean seconds between two of them.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of their chance.")] = 0,
+) -> None:
+    """Serve an exchange in a box: Binance's and Kraken's public interfaces, over a simulated or recorded market."""
+    from markets.box.faults import Faults
+    from orchestration.exchange import serve
+
+    chance = Faults([kind.strip() for kind in faults.split(",") if kind.strip()], every, seed)
+    serve(source or ["simulated"], instrument or [], opens, speed, port, chance)
 
 
 @dead_letters.command("list")

@@ -190,6 +190,7 @@ def _listening(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
+        listening.listen()  # whoever knows the port may connect, and is served once it runs
     except OSError as error:
         listening.close()
         raise UsageError(f"port {port} is taken; give --port a free one, or 0 for any") from error

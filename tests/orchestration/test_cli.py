@@ -34,7 +34,7 @@ def tidemill(*args, **env):
 def test_help_names_every_command():
     done = tidemill("--help")
     assert done.returncode == 0
-    for command in ("up", "down", "status", "logs", "doctor", "replay", "chaos", "run"):
+    for command in ("up", "down", "status", "logs", "doctor", "replay", "chaos", "exchange", "run"):
         assert f"\n  {command} " in done.stdout
 
 
