@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import count, groupby
+from itertools import count
 
 import msgspec
 from starlette.routing import WebSocketRoute
@@ -49,23 +49,35 @@ class BatchFrames:
 
     def __call__(self, trades: Disturbed) -> bytes:
         """Return the frames."""
-        frames, n = [], 0
-        for batch in _batches(trades):
-            text = self.frame("update", batch)
-            frames.append(framed(text.replace(b'"price":', b'"px":') if n < trades.spoilt else text))
-            n += len(batch)
-        return b"".join(frames)
+        texts = self._texts(trades.rows)
+        texts[: trades.spoilt] = [text.replace(b'"price":', b'"px":') for text in texts[: trades.spoilt]]
+        return b"".join(framed(_update(texts[low:high])) for low, high in _cuts(trades))
 
-    def frame(self, kind: str, rows: Sequence[Row]) -> bytes:
-        """Return the text of one frame."""
-        data = b",".join(
-            b'{"symbol":"%b","side":"%b","price":%d.%08d,"qty":%d.%08d,"ord_type":"market","trade_id":%d,'
-            b'"timestamp":"%b"}'
-            % (self.symbols[place].encode(), b"buy" if side > 0 else b"sell", price // UNIT, price % UNIT,
-               size // UNIT, size % UNIT, trade_id, rfc3339(ts).encode())
+    def snapshot(self, rows: Sequence[Row]) -> bytes:
+        """Return the frame of what was traded last."""
+        return framed(b'{"channel":"trade","type":"snapshot","data":[%b]}' % b",".join(self._texts(rows)))
+
+    def _texts(self, rows: Sequence[Row]) -> list[bytes]:
+        heads = [b'{"symbol":"%b","side":"' % symbol.encode() for symbol in self.symbols]
+        return [
+            b'%b%b","price":%d.%08d,"qty":%d.%08d,"ord_type":"market","trade_id":%d,"timestamp":"%b.%06dZ"}'
+            % (heads[place], b"buy" if side > 0 else b"sell", price // UNIT, price % UNIT, size // UNIT, size % UNIT,
+               trade_id, _second(ts // NANOS_PER_SECOND), ts % NANOS_PER_SECOND // 1_000)
             for place, ts, trade_id, price, size, side in rows
-        )  # fmt: skip
-        return b'{"channel":"trade","type":"%b","data":[%b]}' % (kind.encode(), data)
+        ]  # fmt: skip
+
+
+def _update(texts: Sequence[bytes]) -> bytes:
+    return b'{"channel":"trade","type":"update","data":[%b]}' % b",".join(texts)
+
+
+def _cuts(trades: Disturbed) -> Iterator[tuple[int, int]]:
+    """Yield what shares a frame: what follows each other of one symbol, or of all where they are mixed."""
+    rows, low = trades.rows, 0
+    for at in range(1, len(rows) + 1):
+        if at == len(rows) or at - low == BATCH or (rows[at][0] != rows[low][0] and not trades.mixed):
+            yield low, at
+            low = at
 
 
 def rfc3339(ts: int) -> str:
@@ -74,20 +86,12 @@ def rfc3339(ts: int) -> str:
     >>> rfc3339(1_695_628_177_708_706_999)
     '2023-09-25T07:49:37.708706Z'
     """
-    return f"{_second(ts // NANOS_PER_SECOND)}.{ts % NANOS_PER_SECOND // 1_000:06d}Z"
+    return f"{_second(ts // NANOS_PER_SECOND).decode()}.{ts % NANOS_PER_SECOND // 1_000:06d}Z"
 
 
 @lru_cache(maxsize=1_024)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _batches(trades: Disturbed) -> Iterator[Sequence[Row]]:
-    """Yield what shares a frame: what follows each other of one symbol, or of all where they are mixed."""
-    runs = [trades.rows] if trades.mixed else [list(run) for _, run in groupby(trades.rows, key=lambda row: row[0])]
-    for run in runs:
-        for at in range(0, len(run), BATCH):
-            yield run[at : at + BATCH]
+def _second(seconds: int) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 class _Params(msgspec.Struct):
@@ -210,7 +214,7 @@ class _Session:
         trades = self._market.tape.newest(instrument, self._broadcast.reached, SNAPSHOT)
         columns = (trades.ts, trades.trade_id, trades.price, trades.size, trades.side)
         rows = [(place, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-        return framed(self._form.frame("snapshot", rows))
+        return self._form.snapshot(rows)
 
 
 def _failed(symbol: str, error: str) -> dict[str, object]:
