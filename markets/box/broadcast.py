@@ -95,10 +95,10 @@ class Broadcast:
 
     async def _lead(self) -> None:
         """Move a clock that goes as fast as the readers: when they have taken what there was, to the next trades."""
-        while not any(subscriber.places and subscriber.wire.listening for subscriber in self.subscribers):
+        while not self._listening():
             self._wanted.clear()
             await self._wanted.wait()
-        for subscriber in list(self.subscribers):
+        for subscriber in self._listening():
             await subscriber.wire.drained()
         until = self._reel.after(_BLOCK)
         if until is None:
@@ -107,9 +107,13 @@ class Broadcast:
             self._market.clock.advance(until)
             await asyncio.sleep(0)
 
+    def _listening(self) -> list[Subscriber]:
+        """Return who wants something and can be told."""
+        return [subscriber for subscriber in self.subscribers if subscriber.places and subscriber.wire.listening]
+
     def _tell(self, happened: list[Row]) -> None:
         self.happened += len(happened)
-        listening = [subscriber for subscriber in self.subscribers if subscriber.places]
+        listening = self._listening()
         if not happened or not listening:
             return
         sent = self._faults.disturbed(happened)

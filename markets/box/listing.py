@@ -95,9 +95,10 @@ def listings_of(instruments: Sequence[str]) -> tuple[Listing, ...]:
     listings = tuple(listing_of(instrument) for instrument in instruments)
     seen: dict[str, str] = {}
     for listing in listings:
-        other = seen.setdefault(listing.binance, listing.instrument)
-        if other != listing.instrument:
-            raise UsageError(f"{other} and {listing.instrument} are both {listing.binance}; serve one of them")
+        for name in {listing.binance, listing.kraken_altname}:
+            other = seen.setdefault(name, listing.instrument)
+            if other != listing.instrument:
+                raise UsageError(f"{other} and {listing.instrument} are both {name}; serve one of them")
     return listings
 
 

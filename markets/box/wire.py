@@ -7,7 +7,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 _BUFFER = 1 << 20
 """Bytes that wait for a reader before the box, where it may, waits for it."""
 
-_BEHIND = 64 << 20
+_BEHIND = 16 << 20
 """Bytes behind which a reader is given up, as exchanges do with slow ones."""
 
 _SMALL, _LARGE = 126, 1 << 16
@@ -62,9 +62,8 @@ class Wire(WebSocketsSansIOProtocol):
                 self.transport.abort()
 
     async def drained(self) -> None:
-        """Return when the reader has taken most of what it was sent, or is gone, or will never take it."""
-        if not self.stalled:
-            await self.writable.wait()
+        """Return when the reader has taken most of what it was sent, or is gone."""
+        await self.writable.wait()
 
     def stall(self) -> None:
         """Leave the connection open and say nothing any more: no data, no pings, no answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -190,6 +191,24 @@ def test_a_box_that_was_ended_goes_on_where_it_was(tmp_path, end):
     process.wait(20)
     process.stdout.close()
     assert now >= noted
+
+
+def test_a_reader_that_falls_too_far_behind_is_cut_off(market):
+    with box_of(market, speed=60) as box:
+        host, _, port = box.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as one:
+            one.sendall(
+                b"GET /ws/btcusd@trade/ethusd@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                b"Sec-WebSocket-Version: 13\r\n\r\n"
+            )
+            assert one.recv(12) == b"HTTP/1.1 101"
+            assert box.state()["connections"] == 1
+            deadline = time.monotonic() + 20
+            while (state := box.state())["connections"]:
+                assert time.monotonic() < deadline
+                if not state["faults_pending"]:
+                    box.fault("burst", 50_000)
 
 
 def test_a_taken_port_is_one_clear_line(market):

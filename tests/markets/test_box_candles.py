@@ -220,5 +220,7 @@ def test_undivided_and_contract_symbols_are_listed_as_the_pairs_they_are():
     assert listing_of("binance:BTC-USD-PERP").binance == "BTCUSD_PERP"
     with pytest.raises(UsageError, match="name it base and quote"):
         listing_of("x:SPX500")
-    with pytest.raises(UsageError, match="both BTCUSD"):
+    with pytest.raises(UsageError, match=r"both (BTC|XBT)USD"):
         listings_of(["a:BTC-USD", "b:BTCUSD"])
+    with pytest.raises(UsageError, match="both XBTUSD"):
+        listings_of(["a:BTC-USD", "a:BTC-USD-PERP"])
