@@ -7,10 +7,8 @@ https://github.com/binance/binance-spot-api-docs (rest-api.md, errors.md)
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
 from typing import Any, TypeAlias
@@ -23,6 +21,7 @@ from starlette.routing import Route
 
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SECOND
 from domain.tables import Ints
+from markets.box.binance_query import MS, PAGE, US, Query, Refused
 from markets.box.budget import Budget
 from markets.box.candles import opening
 from markets.box.listing import Listing
@@ -39,78 +38,11 @@ INTERVALS = {
 }
 """Lengths of candles, ns. The exchange also has months."""
 
-PAGE = 1_000
-_DEFAULT_PAGE = 500
-_MS, _US = 1_000_000, 1_000
-_MICROSECONDS_FROM = 10**14
-"""Times at least this large are microseconds: as milliseconds they would be past the year 5000."""
-
 AGGREGATE_IDS_FROM = 1_000_000_000
 """Ids of aggregates are those of their first trade, counted from elsewhere: as at the exchange they are never equal."""
 
 _json = msgspec.json.Encoder().encode
 _Answer: TypeAlias = object
-
-
-class _Refused(Exception):  # noqa: N818 - it names what happens
-    """A request is answered with an error of the exchange."""
-
-    def __init__(self, code: int, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code, self.message, self.status = code, message, status
-
-
-@dataclass(frozen=True)
-class _Query:
-    """The parameters of a request, checked as the exchange checks them."""
-
-    given: Mapping[str, str]
-    unit: int  # ns in the unit of times in the answer
-    listings: Mapping[str, Listing]
-
-    def only(self, known: tuple[str, ...]) -> None:
-        read, sent = sum(name in known for name in self.given), len(self.given)
-        if read < sent:
-            raise _Refused(
-                -1104, f"Not all sent parameters were read; read '{read}' parameter(s) but was sent '{sent}'."
-            )
-
-    def text(self, name: str) -> str:
-        value = self.given.get(name, "")
-        if not value:
-            raise _Refused(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
-        return value
-
-    def listing(self) -> Listing:
-        return self.listed(self.text("symbol"))
-
-    def listed(self, symbol: str) -> Listing:
-        if not re.fullmatch(r"[A-Z0-9\-_.]{1,50}", symbol):
-            raise _Refused(
-                -1100, "Illegal characters found in parameter 'symbol'; legal range is '^[A-Z0-9-_.]{1,50}$'."
-            )
-        if symbol not in self.listings:
-            raise _Refused(-1121, "Invalid symbol.")
-        return self.listings[symbol]
-
-    def number(self, name: str) -> int | None:
-        value = self.given.get(name)
-        if value is None:
-            return None
-        if not re.fullmatch(r"[0-9]{1,20}", value):
-            raise _Refused(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.")
-        return int(value)
-
-    def time(self, name: str) -> int | None:
-        """Return a time in ns; it may be given in milliseconds or microseconds."""
-        value = self.number(name)
-        return None if value is None else value * (_US if value >= _MICROSECONDS_FROM else _MS)
-
-    def limit(self) -> int:
-        limit = self.number("limit")
-        if limit == 0:
-            raise _Refused(-1130, "Data sent for parameter 'limit' is not valid.")
-        return min(limit or _DEFAULT_PAGE, PAGE)
 
 
 class BinanceRest:
@@ -145,14 +77,14 @@ class BinanceRest:
             self._route("historicalTrades", 25, self._historical, "symbol", "fromId", "limit"),
         ]  # fmt: skip
 
-    def _route(self, name: str, weight: int, answer: Callable[[_Query], _Answer], *known: str) -> Route:
+    def _route(self, name: str, weight: int, answer: Callable[[Query], _Answer], *known: str) -> Route:
         async def endpoint(request: Request) -> Response:
             return self._answered(request, weight, answer, known)
 
         return Route(f"/api/v3/{name}", endpoint, methods=["GET"])
 
     def _answered(
-        self, request: Request, weight: int, answer: Callable[[_Query], _Answer], known: tuple[str, ...]
+        self, request: Request, weight: int, answer: Callable[[Query], _Answer], known: tuple[str, ...]
     ) -> Response:
         wait = ceil(self._budget.spend(weight))
         fault = self._fault()
@@ -161,14 +93,14 @@ class BinanceRest:
             status, seconds = fault or (429, wait)
             return _trouble(status, seconds, self._budget.limit, headers)
         try:
-            unit = _US if request.headers.get("x-mbx-time-unit", "").lower() == "microsecond" else _MS
-            query = _Query(request.query_params, unit, self._listings)
+            unit = US if request.headers.get("x-mbx-time-unit", "").lower() == "microsecond" else MS
+            query = Query(request.query_params, unit, self._listings)
             query.only(known)
             return Response(_json(answer(query)), headers=headers, media_type="application/json")
-        except _Refused as refused:
-            return _error(refused.status, refused.code, refused.message, headers)
+        except Refused as refused:
+            return _error(400, refused.code, str(refused), headers)
 
-    def _exchange_info(self, query: _Query) -> _Answer:
+    def _exchange_info(self, query: Query) -> _Answer:
         wanted = list(self._listings.values())
         if "symbol" in query.given:
             wanted = [query.listing()]
@@ -176,7 +108,7 @@ class BinanceRest:
             try:
                 symbols = msgspec.json.decode(query.given["symbols"], type=list[str])
             except msgspec.MsgspecError:
-                raise _Refused(-1135, "JSON sent for parameter 'symbols' is not valid") from None
+                raise Refused(-1135, "JSON sent for parameter 'symbols' is not valid") from None
             wanted = [query.listed(symbol) for symbol in symbols]
         limits = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1}
         return {
@@ -187,18 +119,19 @@ class BinanceRest:
             "symbols": [_symbol(listing, *self._market.steps(listing)) for listing in wanted],
         }
 
-    def _klines(self, query: _Query) -> _Answer:
+    def _klines(self, query: Query) -> _Answer:
         listing, text = query.listing(), query.text("interval")
         if text not in INTERVALS:
-            raise _Refused(-1120, "Invalid interval.")
+            raise Refused(-1120, "Invalid interval.")
         if query.given.get("timeZone", "0") not in {"0", "00:00"}:
-            raise _Refused(-1130, "Data sent for parameter 'timeZone' is not valid.")
+            raise Refused(-1130, "Data sent for parameter 'timeZone' is not valid.")
         interval, limit, now = INTERVALS[text], query.limit(), self._market.clock.now()
         start, end = query.time("startTime"), query.time("endTime")
         last = opening(now if end is None else min(end, now), interval)
         if start is None:
             start = last - (limit - 1) * interval
         else:
+            start = max(start, opening(self._market.tape.begins(listing.instrument), interval))
             last = min(last, opening(start - 1, interval) + limit * interval)
         candles = self._market.candles.between(listing.instrument, interval, start, last, now)
         unit, length = query.unit, interval // query.unit
@@ -213,24 +146,24 @@ class BinanceRest:
             )
         ]
 
-    def _recent(self, query: _Query) -> _Answer:
+    def _recent(self, query: Query) -> _Answer:
         instrument, now = query.listing().instrument, self._market.clock.now()
         return _trades(self._market.tape.newest(instrument, now, query.limit()), query.unit)
 
-    def _historical(self, query: _Query) -> _Answer:
+    def _historical(self, query: Query) -> _Answer:
         from_id = query.number("fromId")
         if from_id is None:
             return self._recent(query)
         instrument, now = query.listing().instrument, self._market.clock.now()
         return _trades(self._market.tape.from_id(instrument, from_id, now, query.limit()), query.unit)
 
-    def _compressed(self, query: _Query) -> _Answer:
+    def _compressed(self, query: Query) -> _Answer:
         instrument, now, limit = query.listing().instrument, self._market.clock.now(), query.limit()
         tape, from_id, end = self._market.tape, query.number("fromId"), query.time("endTime")
         start = query.time("startTime")
         if from_id is not None and (start, end) != (None, None):
-            raise _Refused(-1128, "Combination of optional parameters invalid.")
-        until = now if end is None else min(now, end + _MS - 1)
+            raise Refused(-1128, "Combination of optional parameters invalid.")
+        until = now if end is None else min(now, end + MS - 1)
         more = limit + PAGE  # an aggregate has few trades, so this many hold a page of them and the end of its last one
         if from_id is not None:
             # The trade before tells whether the first one wanted begins an aggregate or goes on with one.
@@ -257,7 +190,7 @@ def _aggregates(trades: Booked, unit: int) -> list[dict[str, Any]]:
     """Return trades of one millisecond, price and side as one, which is how the exchange tells of one order's fills."""
     if not len(trades):
         return []
-    differ = [np.diff(column, prepend=column[:1] - 1) != 0 for column in (trades.ts // _MS, trades.price, trades.side)]
+    differ = [np.diff(column, prepend=column[:1] - 1) != 0 for column in (trades.ts // MS, trades.price, trades.side)]
     at = np.flatnonzero(np.logical_or.reduce(differ))
     first, last = trades.trade_id[at], trades.trade_id[np.append(at[1:], len(trades)) - 1]
     columns = (first, last, trades.ts[at] // unit, trades.side[at])

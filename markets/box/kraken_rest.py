@@ -35,6 +35,9 @@ PAGE = 1_000
 _SECONDS_UNTIL = 10**12
 """A ``since`` below this is in seconds: as nanoseconds it would be 1970."""
 
+_LATEST = 1 << 62
+"""What later times count as, ns: the year 2116."""
+
 _json = msgspec.json.Encoder().encode
 
 
@@ -178,7 +181,7 @@ def _cursor(text: str) -> int:
         raise _Refused("EGeneral:Invalid arguments")
     whole, _, fraction = text.partition(".")
     if int(whole) >= _SECONDS_UNTIL:
-        return int(whole)
+        return min(int(whole), _LATEST)
     return int(whole) * NANOS_PER_SECOND + int(fraction.ljust(9, "0"))
 
 

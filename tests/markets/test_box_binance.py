@@ -72,6 +72,10 @@ def test_pages_by_id_give_every_trade_of_the_source(box, market):
     assert set(got[0]) == {"id", "price", "qty", "quoteQty", "time", "isBuyerMaker", "isBestMatch"}
     assert all(steps(t["quoteQty"]) == steps(t["price"]) * steps(t["qty"]) // STEPS for t in got)
     assert box.get("/api/v3/trades?symbol=BTCUSD") == got[-500:]
+    assert box.get(f"/api/v3/historicalTrades?symbol=BTCUSD&fromId={10**18 - 1}") == []
+    assert (
+        box.get("/api/v3/historicalTrades?symbol=BTCUSD&fromId=0&limit=1")[0]["time"] < (OPENS - 2 * DAY) // MS + 60_000
+    )
 
 
 def test_klines_are_the_exact_sums_of_their_trades(box):
@@ -109,6 +113,8 @@ def test_klines_page_forward_from_a_start_and_back_from_an_end(box):
     assert len(opens("")) == 500
     assert len(opens(f"startTime={start}&limit=5000")) == 1_000
     assert opens(f"startTime={now + minute}") == []
+    assert opens(f"startTime={10**18 - 1}") == []
+    assert opens("startTime=0&limit=2") == [start - DAY // MS, start - DAY // MS + minute], "the very first"
     assert opens(f"startTime={start * 1_000}&limit=1") == [start], "microseconds are times too"
 
 

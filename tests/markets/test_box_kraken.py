@@ -93,6 +93,7 @@ def test_no_page_ends_between_trades_at_the_same_time(tmp_path):
     with box_of(Recorded([write(tmp_path / "t.parquet", rows)]), speed=0, opens=START + DAY) as box:
         for count in (1, 2, 7, 29):
             assert [row[6] for row in paged(box, 0, count)] == list(range(1, 31))
+        assert paged(box, 10**19 - 1, 1_000) == []
         seconds = START // SECOND
         assert len(paged(box, seconds, 1_000)) == 29, "a time without nanoseconds is in seconds, and exclusive"
         assert len(paged(box, f"{seconds}.002", 1_000)) == 30 - 15
