@@ -159,7 +159,8 @@ class _Session:
 
     async def beat(self) -> None:
         """Say that the connection lives, in each second without a trade, once anything was subscribed to."""
-        wire, told = self._subscriber.wire, 0
+        wire = self._subscriber.wire
+        told = wire.told
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             if self._subscriber.places and wire.told == told:

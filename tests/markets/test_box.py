@@ -72,6 +72,21 @@ def test_a_clock_at_the_readers_pace_stands_until_somebody_reads(market):
         assert newest * 1_000_000 <= stands, "REST has what was sent and no more"
 
 
+def test_a_clock_at_the_readers_pace_waits_for_a_reader_who_pauses(market):
+    async def pause(box):
+        async with websockets.connect(f"{box.address.stream}/ws/btcusd@trade", max_queue=1) as connection:
+            stood = [OPENS, box.state()["now"]]
+            while stood[-1] != stood[-2] or stood[-1] == OPENS:
+                await asyncio.sleep(0.2)
+                stood.append(box.state()["now"])
+            assert box.state()["connections"] == 1
+            return [json.loads(await connection.recv())["t"] for _ in range(2_000)]
+
+    with box_of(market, speed=0) as box:
+        ids = asyncio.run(asyncio.wait_for(pause(box), 30))
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+
+
 def test_event_time_runs_at_the_speed_that_was_asked_for(market):
     with box_of(market, speed=3_600) as box:
         began, first = time.monotonic(), box.state()["now"]

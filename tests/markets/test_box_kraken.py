@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -217,6 +218,20 @@ def test_it_beats_each_second_in_which_nothing_was_traded(tmp_path):
 
     with box_of(silent, speed=1, opens=START + 1) as box:
         assert asyncio.run(read(box)) == ({"channel": "heartbeat"}, {"channel": "heartbeat"})
+
+
+def test_it_does_not_beat_while_trades_come(market):
+    async def read(box):
+        async with connected(box) as one:
+            await one.send(subscription("BTC/USD", "ETH/USD"))
+            await heard(one), await heard(one)
+            channels, until = set(), time.monotonic() + 1.3
+            while time.monotonic() < until:
+                channels.add((await heard(one))["channel"])
+            return channels
+
+    with box_of(market, speed=600) as box:
+        assert asyncio.run(read(box)) == {"trade"}
 
 
 def test_pings_are_answered_and_unsubscribing_ends_the_trades(market):
