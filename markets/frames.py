@@ -11,6 +11,7 @@ import numpy as np
 import zstandard
 
 from domain.events import BUY, SELL
+from markets.binance_wire import TradeFrame, meaning
 from markets.findings import Finding, one_line, refused
 from markets.rows import Rows
 from markets.source import Kind
@@ -20,33 +21,6 @@ BLOCK = 8 << 20
 """Bytes of text in a piece: some 45,000 frames."""
 
 _READ = 1 << 20
-
-
-class _Data(msgspec.Struct, gc=False):
-    """The fields of a trade event; other events of the exchange have another ``e``, or none."""
-
-    e: str = ""
-    s: str = ""
-    t: int = 0
-    p: str = ""
-    q: str = ""
-    T: int = 0
-    m: bool = False
-    X: str = "MARKET"
-
-
-class _Frame(msgspec.Struct, gc=False):
-    data: _Data | None = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    e: str = ""
-
-
-class _Other(msgspec.Struct, gc=False):
-    """What any frame has: enough to tell whether it was meant to be a trade."""
-
-    data: _Event | list[object] | str | float | None = None
 
 
 class FrameReader:
@@ -62,7 +36,7 @@ class FrameReader:
         self.path = path
         self.findings: list[Finding] = []
         self._venue = venue
-        self._decoder = msgspec.json.Decoder(_Frame)
+        self._decoder = msgspec.json.Decoder(TradeFrame)
         self._names: dict[str, str] = {}
         self._texts: Iterator[bytes] = iter(())
         self._next = 0  # the piece that _texts yields next; a first read starts it
@@ -116,11 +90,11 @@ class FrameReader:
         for line, frame in enumerate(text.splitlines(), first_line):
             try:
                 data = decode(frame[frame.index(b" ") :]).data
-                if data is not None and data.e == "trade" and data.X == "MARKET":
+                if data.X == "MARKET":
                     trades.append((data.s, data.T, float(data.p), float(data.q), data.t, data.m))
                     lines.append(line)
             except (msgspec.MsgspecError, ValueError) as error:
-                if _is_no_trade(frame):
+                if meaning(frame.partition(b" ")[2]) not in {"trade", ""}:
                     continue
                 raise refused(
                     "frame", self.path, line, f"is no 'local_ns json' frame of a trade ({one_line(error)})",
@@ -149,15 +123,6 @@ class FrameReader:
             # The buyer was the maker: the taker sold.
             side=np.where(np.array(maker, np.bool_), SELL, BUY).astype(np.int8),
         )
-
-
-def _is_no_trade(frame: bytes) -> bool:
-    """Whether a frame that is not read as a trade is a sound frame of something else."""
-    try:
-        other = msgspec.json.decode(frame.partition(b" ")[2], type=_Other)
-    except msgspec.MsgspecError:
-        return False
-    return not (isinstance(other.data, _Event) and other.data.e == "trade")
 
 
 def _inflated(file: BinaryIO, path: Path) -> Iterator[bytes]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 from domain.config import INSTRUMENT_PATTERN
 
 QUOTES = ("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "GBP", "TRY", "BRL", "JPY", "DAI", "BTC", "ETH", "BNB")
@@ -32,3 +35,13 @@ def instrument_of(symbol: str, venue: str) -> str | None:
     own, colon, name = symbol.strip().rpartition(":")
     instrument = f"{own.lower() if colon else venue}:{name.upper().replace('/', '-')}"
     return instrument if INSTRUMENT_PATTERN.match(instrument) else None
+
+
+def suggestion(venue: str, symbol: str, known: Iterable[str]) -> str:
+    """Return what a person who wrote an unknown symbol may have meant.
+
+    >>> suggestion("binance", "BTC-USTD", ["ETH-EUR", "BTC-USDT"]), suggestion("binance", "X", [])
+    ('did you mean binance:BTC-USDT?', 'see how binance writes it')
+    """
+    close = [f"{venue}:{name}" for name in get_close_matches(symbol, known)]
+    return f"did you mean {' or '.join(close)}?" if close else f"see how {venue} writes it"
