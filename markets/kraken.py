@@ -167,7 +167,7 @@ class Kraken:
         Raises
         ------
         Unavailable
-            When more trades than a page holds have one time: none of them may be left out, and there is no way on.
+            When as many trades as a page holds have one time: none may be left out, and there is no way on.
         """
         pair, newest, since, jumped = self.symbol(instrument), after.after_trade_id, after.after_ts - _SLACK_NS, False
         earliest = after.after_ts + 1 if newest is None else 0
@@ -246,7 +246,7 @@ class Kraken:
         return []
 
     def _crowded(self, instrument: str, ts: int) -> Unavailable:
-        return Unavailable(f"{instrument}: {self.name} has more than {_PAGE} trades at {ts} ns; they cannot be paged")
+        return Unavailable(f"{instrument}: {self.name} has {_PAGE} trades or more at {ts} ns; they cannot be paged")
 
     def _changed(self, what: str) -> BadRecord:
         return BadRecord("schema", f"{self.name}: {what}; has the exchange changed its format? look for an update")

@@ -104,7 +104,7 @@ class Stamps:
             self._text = second
         if text[19:] == "Z":
             return self._ns
-        if text[19] != "." or text[-1] != "Z" or not fraction.isdecimal():
+        if text[19:20] != "." or text[-1] != "Z" or not fraction.isdecimal():
             raise ValueError(f"{text!r} is no time in UTC")
         return self._ns + _nanos(fraction)
 

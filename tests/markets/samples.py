@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from hypothesis import strategies as st
 
 MINUTE = 60_000_000_000
 START = 1_699_920_000_000_000_000  # 2023-11-14, midnight
@@ -60,3 +61,8 @@ def drained(feed, max_events=1_000) -> list:
     while not feed.done:
         events += feed.poll(max_events, 0.0)
     return events
+
+
+def decimals(largest: int) -> st.SearchStrategy[str]:
+    """Positive decimals as the exchange writes them: eight places."""
+    return st.integers(1, largest * 10**8).map(lambda units: f"{units // 10**8}.{units % 10**8:08d}")

@@ -9,12 +9,9 @@ import threading
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from starlette.responses import RedirectResponse
 
 from domain.errors import Unavailable, UsageError
-from markets.patience import Budget, Passing, Patience
 from markets.rest import RestClient
 from tests.markets.servers import Cut, Slept, Slow, html, json, serving
 
@@ -79,25 +76,6 @@ def test_what_may_pass_is_asked_again(trouble, monkeypatch):
         assert asked(server, "/", slept=slept) == [b"[1]"]
         assert len(server.asked) == 3
         assert slept.waits[:1] == [0.25]  # half of the first back-off
-
-
-@given(st.lists(st.floats(0, 0.999), min_size=60, max_size=60))
-def test_each_wait_may_be_twice_as_long_and_patience_ends(chances):
-    """Full jitter: between nothing and a bound that doubles to 30 s; what is waited in all stays within patience."""
-    slept = Slept(iter([*chances, *[0.5] * 1_000]).__next__)
-
-    async def run():
-        async def attempt(left):
-            assert left > 0
-            raise Passing("no")
-
-        with pytest.raises(Unavailable, match="no"):
-            await Patience(120.0, slept.timing, lambda _: None).until_done(attempt)
-
-    asyncio.run(run())
-    assert sum(slept.waits) < 120
-    for number, (wait, chance) in enumerate(zip(slept.waits, chances, strict=False)):
-        assert wait == chance * min(30.0, 0.5 * 2**number)
 
 
 @pytest.mark.parametrize(
@@ -194,24 +172,6 @@ def test_a_refused_request_is_said_in_the_exchanges_words_and_not_repeated(answe
         assert words in message
         assert f"{server.url}/api/v3/time?a=1" in message
         assert len(server.asked) == 1
-
-
-@given(st.lists(st.tuples(st.integers(1, 40), st.floats(0, 20)), min_size=1, max_size=80))
-def test_no_minute_sees_more_than_its_weight(requests):
-    """Whichever minute the exchange counts: any 60 seconds hold at most the whole, however requests come."""
-    slept = Slept()
-    spent = []
-
-    async def run():
-        budget = Budget(100, slept.timing)
-        for weight, pause in requests:
-            await budget.take(weight)
-            spent.append((slept.now, min(weight, 25)))
-            slept.now += pause
-
-    asyncio.run(run())
-    for since, _ in spent:
-        assert sum(weight for at, weight in spent if since <= at < since + 60) <= 100.001
 
 
 def test_a_burst_is_let_through_and_the_rest_is_paced():
