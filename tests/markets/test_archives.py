@@ -141,6 +141,16 @@ def test_trades_of_something_else_are_refused(server, archive, tmp_path, text, w
         day_trades(server, tmp_path, START)
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_trades_out_of_order_between_pieces_are_refused(server, archive, tmp_path, monkeypatch, first):
+    """Two or three lines a piece, cut elsewhere each time."""
+    monkeypatch.setattr("markets.archives._BLOCK", 100)
+    ids = [*range(first, 9), *range(8, 15)]
+    archive.trades(START, zipped("".join(line(k, "5.0", "1.0", START // 1_000_000, True) for k in ids)))
+    with pytest.raises(BadRecord, match="out of order"):
+        day_trades(server, tmp_path, START)
+
+
 @settings(max_examples=15, deadline=None)
 @given(units=st.lists(st.tuples(st.integers(1, 10**14), st.integers(1, 10**15)), min_size=1, max_size=100))
 def test_archived_decimals_become_the_nearest_doubles(server, tmp_path_factory, units):

@@ -119,11 +119,17 @@ def pages(server, exchange, call, page=1_000) -> list:
         return asyncio.run(run())
 
 
-@settings(max_examples=40, deadline=None)
+def near_minutes(first: int, last: int):
+    """Times, ns, many of them on a minute or just beside one."""
+    beside = st.sampled_from([0, 0, 1, -1, MS, -MS, 2 * NANOS_PER_SECOND, 2 * NANOS_PER_SECOND - 1])
+    return st.builds(lambda minute, ns: minute * MINUTE + ns, st.integers(first, last), beside | st.integers(0, MINUTE))
+
+
+@settings(max_examples=60, deadline=None)
 @given(
-    start=st.integers(-3 * MINUTE, 40 * MINUTE),
-    length=st.integers(1, 45 * MINUTE),
-    now=st.integers(0, 45 * MINUTE // MS),
+    start=near_minutes(-3, 40),
+    length=near_minutes(1, 45),
+    now=near_minutes(0, 45).map(lambda ns: max(0, ns) // MS),
     absent=st.sets(st.integers(0, 40), max_size=10),
 )
 def test_candles_are_all_closed_ones_of_the_window_once_and_in_order(server, start, length, now, absent):
@@ -209,6 +215,17 @@ def test_aggregates_without_ids_are_not_believed(server):
         if asked.path.endswith("aggTrades"):
             return json('[{"a":1,"f":-1,"l":-1,"T":1}]')
         return exchange(asked)
+
+    [page] = pages(server, answer, lambda venue, rest: venue.trades(rest, BTC, Resume(START + 3 * MS)))
+    assert page.trade_id.tolist() == [4, 5, 6, 7, 8, 9]
+    assert all(int(asked.params.get("fromId", 0)) >= 0 for asked in server.asked)
+
+
+def test_an_aggregate_that_began_earlier_brings_no_earlier_trade(server):
+    exchange = Exchange(trades=tuple((i, START // MS + i) for i in range(10)))
+
+    def answer(asked):
+        return json('[{"a":1,"f":2,"l":6,"T":1}]') if asked.path.endswith("aggTrades") else exchange(asked)
 
     [page] = pages(server, answer, lambda venue, rest: venue.trades(rest, BTC, Resume(START + 3 * MS)))
     assert page.trade_id.tolist() == [4, 5, 6, 7, 8, 9]

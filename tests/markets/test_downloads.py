@@ -73,6 +73,28 @@ def test_a_server_without_ranges_is_read_from_the_start(server, archive, tmp_pat
     digest = archive.digest(path)
     server.script = [digest, Cut(body[:500], len(body)), Response(body)]
     assert file_of(server, tmp_path, path).read_bytes() == body
+    assert server.script == []
+    assert len(server.asked) == 3
+
+
+def test_patience_is_for_downloads_that_do_not_get_on(server, archive, tmp_path):
+    """However often it is cut, as long as each part brings something."""
+    body = bytes(range(200))
+    path = archive.candles(START, body)
+    cuts = [Cut(body[k : k + 4], 200 - k, 206 if k else 200) for k in range(0, 200, 4)]
+    server.script = [archive.digest(path), *cuts]
+    slept = Slept()
+
+    async def run():
+        async with Downloads(tmp_path, server.url, slept.timing, patience_s=1.0) as downloads:
+            return await downloads.file(path)
+
+    assert asyncio.run(run()).read_bytes() == body
+    assert slept.waits == []
+    server.script = [archive.digest(path := archive.candles(START, b"other")), *[json("{}", 503)] * 100]
+    (tmp_path / path.lstrip("/")).unlink()
+    with pytest.raises(Unavailable, match="answers 503"):
+        asyncio.run(run())
 
 
 def test_a_part_that_was_complete_is_kept(server, archive, tmp_path):
