@@ -28,8 +28,8 @@ OPEN_S = 10.0
 _CLOSE_S = 0.5
 """Seconds for a farewell: whoever waits for ours closes the socket anyhow."""
 
-_QUEUED = 4_096
-"""Frames that may wait to be read before the socket is left alone: two reads of 256 kB full of trades."""
+_UNREAD = 1 << 20
+"""Bytes that may wait to be read before the socket is left alone: a few reads of 256 kB."""
 
 _NOT_NOW = (9, 10)  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -81,6 +81,7 @@ class Connection(ClientConnection):
         self._frames: list[bytes] = []
         self._fragments: list[bytes] = []
         self._news = asyncio.Event()
+        self._unread = 0
         self._resting = False
 
     @property
@@ -101,7 +102,7 @@ class Connection(ClientConnection):
                 raise Lost(self._reason())
             self._news.clear()
             await self._news.wait()
-        batch, self._frames = self._frames, []
+        batch, self._frames, self._unread = self._frames, [], 0
         if self._resting:
             self._resting = False
             self.heard = self.loop.time()
@@ -134,10 +135,11 @@ class Connection(ClientConnection):
     def data_received(self, data: bytes) -> None:
         """Note the time, and wake the reader once for all that came."""
         self.heard = self.loop.time()
+        self._unread += len(data)
         super().data_received(data)
         if self._frames:
             self._news.set()
-            if len(self._frames) > _QUEUED and not self._resting:
+            if self._unread > _UNREAD and not self._resting:
                 self._resting = True
                 self.transport.pause_reading()
 

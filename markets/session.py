@@ -260,17 +260,20 @@ class Session:
                 self._tape.repaired(name, first, last, trades)
 
     async def _ask(self, rest: Rest, name: str) -> None:
+        """Hand out what REST tells, page by page, for as long as the stream does not tell more."""
         order = self._orders[name]
         pages = self._venue.trades(rest, name, order.after)
         try:
             async for page in pages:
+                if not len(page):
+                    continue
                 await self._outbox.room()
                 joining = order.behind
                 out: list[Trade] = []
                 order.fill(_trades(name, page), out)
                 self._outbox.put(out)
-                if joining and not order.behind:
-                    return
+                if order.newest != int(page.trade_id[-1]) or (joining and not order.behind):
+                    return  # the stream is ahead of this page
         finally:
             if isinstance(pages, AsyncGenerator):
                 await pages.aclose()

@@ -54,6 +54,7 @@ def test_messages_come_whole_and_in_order_even_in_fragments():
 
 def test_everything_that_came_is_read_before_the_end_is_told():
     async def server(client):
+        await client.recv()
         for _ in range(3_000):
             await client.send("x" * 50)
         await client.close(1012, "restart")

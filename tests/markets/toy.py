@@ -127,7 +127,8 @@ class Exchange:
     opened : connections so far
     """
 
-    def __init__(self):
+    def __init__(self, port=0):
+        self.port = port
         self.made = {A: [], B: []}
         self.statuses, self.refuses, self.hidden, self.page = deque(), 0, 0, 50
         self.asked, self.opened = [], 0
@@ -159,16 +160,19 @@ class Exchange:
         self.made[instrument] += new
         return new
 
-    def send(self, trades, a_frame=1):
+    def send(self, trades, a_frame=1, pad=0):
+        """Show trades, so many a frame, with so many bytes more."""
         rows = [[t.instrument.removeprefix("toy:"), *(getattr(t, f) for f in t.__struct_fields__[1:])] for t in trades]
-        self.say(*(json.dumps({"trades": rows[k : k + a_frame]}) for k in range(0, len(rows), a_frame)))
+        self.say(
+            *(json.dumps({"pad": "x" * pad, "trades": rows[k : k + a_frame]}) for k in range(0, len(rows), a_frame))
+        )
 
     def say(self, *texts):
         self._do(self._said(texts))
 
-    def trade(self, instrument=A, n=1, a_frame=1):
+    def trade(self, instrument=A, n=1, a_frame=1, pad=0):
         new = self.make(instrument, n)
-        self.send(new, a_frame)
+        self.send(new, a_frame, pad)
         return new
 
     def close(self, code=1012):
@@ -194,21 +198,21 @@ class Exchange:
 
     async def _serve(self):
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        async with serve(self._stream, "127.0.0.1", 0, process_request=self._request, compression=None,
+        async with serve(self._stream, "127.0.0.1", self.port, process_request=self._request, compression=None,
                          ping_interval=None, close_timeout=0.1) as server:  # fmt: skip
             self.port = server.sockets[0].getsockname()[1]
             self._ready.set()
             await self._stopping.wait()
 
     async def _stream(self, client):
-        self.opened += 1
         with contextlib.suppress(Exception):
             self._clients[client] = json.loads(await client.recv())["subscribe"]
+            self.opened += 1
             while True:
                 await client.send('{"beat": 1}')
                 await asyncio.sleep(self.beat_s)
-                if self._clients[client] is None:
-                    await asyncio.sleep(60)
+                if self._clients.get(client, ()) is None:
+                    await client.wait_closed()
         self._clients.pop(client, None)
 
     async def _said(self, texts):
@@ -220,6 +224,7 @@ class Exchange:
 
     async def _each(self, act):
         for client in list(self._clients):
+            self._clients.pop(client)
             done = act(client)
             if done is not None:
                 await done
