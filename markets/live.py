@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -40,7 +41,7 @@ class Live:
     address : where it answers; None means the real one
     simulated : whether the prices are made up, as in a box that serves the simulated market
     tempo : how quickly a feed acts
-    tape : what hears of a feed's frames and trades: a recorder
+    record : where each feed is recorded, if anywhere
     """
 
     kind: Kind = "trades"
@@ -57,12 +58,12 @@ class Live:
         address: Address | None = None,
         simulated: bool = False,
         tempo: Tempo | None = None,
-        tape: Tape | None = None,
+        record: Path | None = None,
     ) -> None:
         self.instruments, self.interval, self.simulated = tuple(instruments), interval, simulated
         self._venue, self._rest, self._address = venue, rest, address or venue.address
         self._opens, self._days = opens_ns, history_days * NANOS_PER_DAY
-        self._tempo, self._tape = tempo or Tempo(), tape
+        self._tempo, self._record = tempo or Tempo(), record
 
     def span(self, instrument: str) -> tuple[int, int]:
         """Return the declared history: from its first day to the opening."""
@@ -97,8 +98,16 @@ class Live:
         del speed
         orders = {name: Contiguous(resume.get(name, Resume(self._opens - 1))) for name in self.instruments}
         outbox = Outbox()
-        session = Session(self._venue, self._rest, self._address, orders, outbox, self._tempo, self._tape)
-        return LiveFeed(session, orders, outbox, self._tape)
+        tape = self._tape()
+        session = Session(self._venue, self._rest, self._address, orders, outbox, self._tempo, tape)
+        return LiveFeed(session, orders, outbox, tape)
+
+    def _tape(self) -> Tape | None:
+        if self._record is None:
+            return None
+        from markets.recorder import Recorder  # Arrow costs a third of a second, and few record
+
+        return Recorder(self._record, self._venue.name, self._address, self.instruments, simulated=self.simulated)
 
     async def _candles(self, instrument: str, start: int, end: int) -> AsyncGenerator[BarTable, None]:
         async with self._rest() as rest:
@@ -137,7 +146,7 @@ class Health(TypedDict):
 
 
 class LiveFeed:
-    """The trades of an exchange, as they happen; see ``source.Feed``.
+    """The trades of an exchange, as they happen; see ``source.Feed``. What is handed out is what is recorded.
 
     Of one instrument they come strictly by id and each once; of several, in the order in which they could be handed
     out. One thread hears the exchange; when nobody polls it stops reading, and REST fills what the exchange then drops.
@@ -186,7 +195,7 @@ class LiveFeed:
         if self._closed:
             return []
         trades = self._outbox.take(max_events, timeout_s)
-        if trades and self._tape is not None:
+        if self._tape is not None:  # without trades too, for it writes now and then
             self._tape.trades(trades)
         return trades
 

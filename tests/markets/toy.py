@@ -251,9 +251,11 @@ class Exchange:
         return [[t.trade_id, t.ts_event, t.price, t.size, t.side] for t in rows]
 
 
-def live(exchange, instruments=(A, B), *, lifetime_s=float("inf"), silence_s=5.0, tempo=QUICK, tape=None, opens=START):
+def live(
+    exchange, instruments=(A, B), *, lifetime_s=float("inf"), silence_s=5.0, tempo=QUICK, record=None, opens=START
+):
     venue = Toy(exchange.address, lifetime_s, silence_s)
-    return Live(venue, lambda: ToyRest(exchange.address), instruments, opens, 7, tempo=tempo, tape=tape)
+    return Live(venue, lambda: ToyRest(exchange.address), instruments, opens, 7, tempo=tempo, record=record)
 
 
 def until(condition, what="it"):
