@@ -35,6 +35,7 @@ class Tempo:
     grace_s : for a missing trade to arrive late, before REST is asked
     settle_s : for a new subscription to take effect, before REST is asked what came meanwhile
     audit_s : without a trade of an instrument, after which REST is asked whether there is truly none
+    audit_each_s : an audit's share of the time, so that many instruments never use up what the venue allows
     retry_s, retry_most_s : bounds of the first and of any wait before REST is asked again
     patience_s : of REST being behind the stream, after which an instrument counts as waiting
     backoff_s, backoff_most_s : bounds of the first and of any wait before a connection is tried again
@@ -45,6 +46,7 @@ class Tempo:
     grace_s: float = 0.1
     settle_s: float = 1.0
     audit_s: float = 30.0
+    audit_each_s: float = 2.0
     retry_s: float = 0.25
     retry_most_s: float = 10.0
     patience_s: float = 10.0
@@ -112,6 +114,7 @@ class Session:
         self.refused: deque[Refused] = deque(maxlen=MOST_REFUSED)
         self._alarms = {name: asyncio.Event() for name in orders}
         self._audits = dict.fromkeys(orders, 0.0)  # when, by the loop's clock
+        self._audit_s = max(tempo.audit_s, tempo.audit_each_s * len(orders))
         self._log = structlog.get_logger().bind(venue=venue.name)
 
     async def run(self) -> None:
@@ -208,7 +211,7 @@ class Session:
             self._log.error("frames cannot be read; REST is asked instead", reason=str(error), frame=frame[:200])
         self.bad_frames += 1
         self.refused.append(Refused(frame, error))
-        self._audit_in(self._tempo.audit_s / 6)
+        self._audit_in(self._audit_s / 6)
 
     async def _tend(self, rest: Rest, name: str) -> None:
         """Repair an instrument, at the start and whenever there is reason to."""
@@ -220,7 +223,7 @@ class Session:
                 async with asyncio.timeout_at(self._audits[name]):
                     await alarm.wait()
             except TimeoutError:
-                self._audits[name] = loop.time() + self._tempo.audit_s
+                self._audits[name] = loop.time() + self._audit_s
                 if order.newest == before:
                     await self._repair(rest, name)
             else:

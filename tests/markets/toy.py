@@ -24,8 +24,10 @@ from markets.venue import Address, Closing
 
 START = 1_700_000_000_000_000_000
 A, B = "toy:A-USD", "toy:B-USD"
-QUICK = Tempo(grace_s=0.02, settle_s=0.05, audit_s=0.2, retry_s=0.02, retry_most_s=0.1, patience_s=0.3,
-              backoff_s=0.02, backoff_most_s=0.1, good_s=0.0, overlap_s=0.1)  # fmt: skip
+QUICK = Tempo(
+    grace_s=0.02, settle_s=0.05, audit_s=0.2, audit_each_s=0.0, retry_s=0.02, retry_most_s=0.1, patience_s=0.3,
+    backoff_s=0.02, backoff_most_s=0.1, good_s=0.0, overlap_s=0.1,
+)  # fmt: skip
 DEADLINE_S = 20.0
 
 
