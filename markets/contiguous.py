@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from domain.events import Trade
 from markets.source import Resume
 
-MOST_HELD = 50_000
-"""Trades that are held while older ones are missing: a busy hour of one instrument, some 10 MB."""
+MOST_HELD = 200_000
+"""Trades of all instruments that are held while older ones are missing: some 30 MB, a busy hour of a large market."""
 
 
 class Contiguous:

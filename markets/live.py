@@ -16,10 +16,12 @@ import structlog
 
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, Trade
 from domain.tables import BarTable
-from markets.contiguous import Contiguous
+from markets.contiguous import MOST_HELD, Contiguous
 from markets.outbox import Outbox
-from markets.session import Refused, RestFactory, Session, Tape, Tempo
+from markets.repairs import Tape
+from markets.session import Refused, RestFactory, Session
 from markets.source import Kind, Resume, rows_of
+from markets.tempo import Tempo
 from markets.venue import Address, Venue
 
 _SAY_S = 5.0
@@ -96,7 +98,8 @@ class Live:
     def open(self, resume: Mapping[str, Resume], speed: float) -> LiveFeed:
         """Open the feed: without a resume, at the opening. An exchange knows one speed."""
         del speed
-        orders = {name: Contiguous(resume.get(name, Resume(self._opens - 1))) for name in self.instruments}
+        start, share = Resume(self._opens - 1), MOST_HELD // len(self.instruments)
+        orders = {name: Contiguous(resume.get(name, start), share) for name in self.instruments}
         outbox = Outbox()
         tape = self._tape()
         session = Session(self._venue, self._rest, self._address, orders, outbox, self._tempo, tape)
@@ -179,7 +182,7 @@ class LiveFeed:
             repaired=sum(order.repaired for order in orders),
             duplicates=sum(order.duplicates for order in orders),
             absent=sum(order.absent for order in orders),
-            waiting=dict(session.waiting),
+            waiting=dict(session.repairs.waiting),
             newest={name: order.newest for name, order in self._orders.items()},
             backlog=len(self._outbox),
         )
@@ -209,6 +212,8 @@ class LiveFeed:
 
     def close(self) -> None:
         """End connections, loop and thread, and the recording."""
+        if self._closed:
+            return
         self._closed = True
         with contextlib.suppress(RuntimeError):  # it has ended already
             self._loop.call_soon_threadsafe(self._task.cancel)

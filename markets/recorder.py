@@ -69,7 +69,7 @@ class Provenance(msgspec.Struct):
 
 
 class Recorder:
-    """Writes one session into a folder of its own; see ``session.Tape``, and ``recordings`` for its files.
+    """Writes one session into a folder of its own; see ``repairs.Tape``, and ``recordings`` for its files.
 
     Frames may come from one thread while trades come from another.
 

@@ -1,22 +1,23 @@
-"""The life of a live feed: one connection after the other, and for each instrument the repair of what they left out."""
+"""The life of a live feed: one connection after the other, whose frames become trades in the order of their ids."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import structlog
 
-from domain.errors import BadRecord, Unavailable
+from domain.errors import BadRecord
 from domain.events import Trade
-from domain.tables import TradeTable
 from markets.connection import Backoff, Connection, Lost, open_connection
 from markets.contiguous import Contiguous
 from markets.outbox import Outbox
+from markets.repairs import Repairs, Tape
+from markets.tempo import Tempo
 from markets.venue import Address, Closing, Rest, Venue
 
 RestFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[Rest]]
@@ -27,57 +28,11 @@ MOST_REFUSED = 1_000
 
 
 @dataclass(frozen=True)
-class Tempo:
-    """How quickly a feed acts, seconds.
-
-    Attributes
-    ----------
-    grace_s : for a missing trade to arrive late, before REST is asked
-    settle_s : for a new subscription to take effect, before REST is asked what came meanwhile
-    audit_s : without a trade of an instrument, after which REST is asked whether there is truly none
-    audit_each_s : an audit's share of the time, so that many instruments never use up what the venue allows
-    retry_s, retry_most_s : bounds of the first and of any wait before REST is asked again
-    patience_s : of REST being behind the stream, after which an instrument counts as waiting
-    backoff_s, backoff_most_s : bounds of the first and of any wait before a connection is tried again
-    good_s : a connection that lasted so long was good: the next failure is a first one
-    overlap_s : that a connection is still read beside the one that replaces it
-    """
-
-    grace_s: float = 0.1
-    settle_s: float = 1.0
-    audit_s: float = 30.0
-    audit_each_s: float = 2.0
-    retry_s: float = 0.25
-    retry_most_s: float = 10.0
-    patience_s: float = 10.0
-    backoff_s: float = 1.0
-    backoff_most_s: float = 30.0
-    good_s: float = 60.0
-    overlap_s: float = 3.0
-
-
-@dataclass(frozen=True)
 class Refused:
     """A frame that was meant to be trades and could not be read."""
 
     frame: bytes
     error: BadRecord
-
-
-class Tape(Protocol):
-    """What is told of a session while it runs: a recorder."""
-
-    def frames(self, frames: list[bytes]) -> None:
-        """Frames as they came."""
-
-    def trades(self, trades: list[Trade]) -> None:
-        """Trades that were handed out."""
-
-    def repaired(self, instrument: str, after: int | None, last: int, trades: int) -> None:
-        """So many trades were told by REST, of ids above ``after`` and up to ``last``."""
-
-    def close(self) -> None:
-        """There is nothing more."""
 
 
 class Session:
@@ -88,7 +43,7 @@ class Session:
     venue, rest, address : the exchange
     orders : of each instrument, what was handed out
     outbox : where trades go
-    tape : what else is told, if anybody listens
+    tape : what hears of it, if anything does
 
     Attributes
     ----------
@@ -97,8 +52,8 @@ class Session:
     reconnects, bad_frames : int
     problem : str
         Why the last attempt to connect failed or the last connection ended; empty while all is well.
-    waiting : dict
-        Instruments that REST cannot tell about at present, and why; they get nothing rather than skip anything.
+    repairs : Repairs
+        What is done about what the stream leaves out.
     refused : deque of Refused
         The newest, for whoever takes them.
     """
@@ -110,11 +65,9 @@ class Session:
         self.connection: Connection | None = None
         self.reconnects = self.bad_frames = 0
         self.problem = ""
-        self.waiting: dict[str, str] = {}
+        self.repairs = Repairs(venue, orders, outbox, tempo, tape)
         self.refused: deque[Refused] = deque(maxlen=MOST_REFUSED)
-        self._alarms = {name: asyncio.Event() for name in orders}
-        self._audits = dict.fromkeys(orders, 0.0)  # when, by the loop's clock
-        self._audit_s = max(tempo.audit_s, tempo.audit_each_s * len(orders))
+        self._strangers: set[str] = set()
         self._log = structlog.get_logger().bind(venue=venue.name)
 
     async def run(self) -> None:
@@ -127,7 +80,7 @@ class Session:
         """
         async with self._rest() as rest, asyncio.TaskGroup() as group:
             for name in self._orders:
-                group.create_task(self._tend(rest, name))
+                group.create_task(self.repairs.tend(rest, name))
             await self._listen(group)
 
     async def _listen(self, group: asyncio.TaskGroup) -> None:
@@ -162,7 +115,7 @@ class Session:
                 continue
             self._log.info("connected", url=url)
             self.connection, self.problem = connection, ""
-            self._audit_in(self._tempo.settle_s)
+            self.repairs.subscribed()
             return connection
 
     async def _read(self, connection: Connection) -> None:
@@ -199,102 +152,29 @@ class Session:
                 continue
             for trade in trades:
                 order = orders.get(trade.instrument)
-                if order is not None and not order.take(trade, out):
+                if order is None:
+                    self._stranger(trade.instrument)
+                elif not order.take(trade, out):
                     early.add(trade.instrument)
         if out:
             self._outbox.put(out)
         for name in early:
-            self._alarms[name].set()
+            self.repairs.gap(name)
 
     def _refuse(self, frame: bytes, error: BadRecord) -> None:
         if not self.bad_frames:
             self._log.error("frames cannot be read; REST is asked instead", reason=str(error), frame=frame[:200])
         self.bad_frames += 1
         self.refused.append(Refused(frame, error))
-        self._audit_in(self._audit_s / 6)
+        self.repairs.spoilt()
 
-    async def _tend(self, rest: Rest, name: str) -> None:
-        """Repair an instrument, at the start and whenever there is reason to."""
-        order, alarm = self._orders[name], self._alarms[name]
-        loop = asyncio.get_running_loop()
-        while True:
-            before = order.newest
-            try:
-                async with asyncio.timeout_at(self._audits[name]):
-                    await alarm.wait()
-            except TimeoutError:
-                self._audits[name] = loop.time() + self._audit_s
-                if order.newest == before:
-                    await self._repair(rest, name)
-            else:
-                alarm.clear()
-                if order.behind:
-                    await asyncio.sleep(self._tempo.grace_s)
-                if order.behind:
-                    await self._repair(rest, name)
-
-    async def _repair(self, rest: Rest, name: str) -> None:
-        """Hand out what REST knows, until the stream goes on from there or, while that is quiet, there is no more."""
-        order, tempo = self._orders[name], self._tempo
-        first, known = order.newest, (order.repaired, order.absent)
-        backoff = Backoff(tempo.retry_s, tempo.retry_most_s)
-        began = asyncio.get_running_loop().time()
-        while True:
-            try:
-                await self._ask(rest, name)
-                if not order.behind:
-                    break
-                reason = "REST does not know yet what the stream has passed over"
-                patience_s = tempo.patience_s
-            except (Unavailable, BadRecord) as error:
-                reason, patience_s = str(error), 0.0
-            if asyncio.get_running_loop().time() - began >= patience_s:
-                if name not in self.waiting:
-                    self._log.warning("waiting for REST to fill a gap", instrument=name, after=first, reason=reason)
-                self.waiting[name] = reason
-            await asyncio.sleep(backoff.next())
-        if self.waiting.pop(name, None) is not None:
-            self._log.info("REST answers again", instrument=name)
-        trades, absent = order.repaired - known[0], order.absent - known[1]
-        if trades:
-            last = order.after.after_trade_id or 0
-            self._log.info("filled from REST", instrument=name, after=first, trades=trades, absent=absent)
-            if self._tape is not None:
-                self._tape.repaired(name, first, last, trades)
-
-    async def _ask(self, rest: Rest, name: str) -> None:
-        """Hand out what REST tells, page by page, for as long as the stream does not tell more."""
-        order = self._orders[name]
-        pages = self._venue.trades(rest, name, order.after)
-        try:
-            async for page in pages:
-                if not len(page):
-                    continue
-                await self._outbox.room()
-                joining = order.behind
-                out: list[Trade] = []
-                order.fill(_trades(name, page), out)
-                self._outbox.put(out)
-                if order.newest != int(page.trade_id[-1]) or (joining and not order.behind):
-                    return  # the stream is ahead of this page
-        finally:
-            if isinstance(pages, AsyncGenerator):
-                await pages.aclose()
-
-    def _audit_in(self, seconds: float) -> None:
-        """Look at every instrument that gets no trade until then, or earlier if that was to be."""
-        due = asyncio.get_running_loop().time() + seconds
-        for name, alarm in self._alarms.items():
-            self._audits[name] = min(due, self._audits[name])
-            alarm.set()
+    def _stranger(self, name: str) -> None:
+        if name not in self._strangers:
+            self._strangers.add(name)
+            self._log.warning("trades that nobody asked for are dropped", instrument=name)
 
     def _trouble(self, event: str, reason: str) -> None:
         """Say what is wrong, once for each new reason."""
         if reason != self.problem:
             self._log.warning(event, reason=reason)
         self.problem = reason
-
-
-def _trades(name: str, page: TradeTable) -> Iterable[Trade]:
-    columns = (page.ts, page.trade_id, page.price, page.size, page.side)
-    return [Trade(name, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -15,8 +15,9 @@ from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from markets.contiguous import Contiguous
 from markets.live import Live, LiveFeed
 from markets.outbox import Outbox
-from markets.session import Session, Tempo
+from markets.session import Session
 from markets.source import Resume
+from markets.tempo import Tempo
 from markets.venue import Address
 from tests.markets.toy import DEADLINE_S, QUICK, START, A, B, Exchange, Toy, ToyRest, ids, live, polled, until
 
@@ -306,7 +307,7 @@ def bounded(exchange, most):
 def test_when_nobody_polls_little_is_kept_and_nothing_is_lost(exchange):
     feed = bounded(exchange, 500)
     until(exchange.subscribed)
-    exchange.page = 100
+    exchange.page = 2_000
     made = exchange.trade(A, 1)
     sending = threading.Thread(target=lambda: made.extend(exchange.trade(A, 60_000, a_frame=20, pad=10_000)))
     sending.start()

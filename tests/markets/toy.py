@@ -18,8 +18,8 @@ from domain.errors import BadRecord, Unavailable, UsageError
 from domain.events import Trade
 from domain.tables import BarTable, TradeTable
 from markets.live import Live
-from markets.session import Tempo
 from markets.source import Resume
+from markets.tempo import Tempo
 from markets.venue import Address, Closing
 
 START = 1_700_000_000_000_000_000
