@@ -4,6 +4,9 @@ The step reads and writes two plain arrays of state per instrument, so that the 
 backfill (a day a call) run the same compiled lines. A bar is closed once the watermark, the newest event time less
 the allowed lateness, has passed its end; what arrives for a closed bar is late and refused.
 
+Sizes are summed as exchanges do, in whole units of 1e-8: the sum is exact and the same in any order of arrival, so a
+bar built from trades equals the exchange's own candle bit for bit.
+
 A jump over more than ``MAX_FILL`` empty intervals is a wrong clock, until ``CONFIRM`` events in a row that span an
 interval say otherwise: then the market has really resumed. The bars are filled to ``MAX_FILL``, a hole follows, and
 they open anew at the event that settled it. The events that only voted are refused. A vector needs ``WINDOW``
@@ -43,13 +46,17 @@ CONFIRM = 10
 TAKEN, LATE, OFF_GRID, AHEAD, REPEATED = range(5)
 """What became of an event: counted; its bar is closed; no multiple of the interval; too far ahead; counted before."""
 
+UNITS = 1e8
+"""Units in one of an asset, or of its money: no exchange trades a finer part."""
+
 SEEN = 4_096
 """Trades remembered by id, each at its id modulo this: ids count up, so these are about the newest ones."""
 
 # Layout of the integer state: the index of the next bar to close (0 = nothing seen), the index of the newest bar with
 # an event, how many events in a row voted for a time far ahead with the first and the newest of these times, then the
 # ids seen, then per open bar the time and id of its first and last trade. Of the float state: the last close, then per
-# open bar the ten columns of a bar, where VWAP holds the sum of price times size until the bar closes.
+# open bar the ten columns of a bar, where until it closes volumes, and in VWAP the sum of price times size, are counted
+# in units: whole numbers, which float64 adds without error up to 2**53 (90 million of the asset or of its money a bar).
 _NEXT, _NEWEST, _VOTES, _SINCE, _UNTIL, _IDS = range(6)
 _FIXED = _IDS + SEEN
 _KEYS, _HEAD = 4, 1
@@ -116,7 +123,9 @@ def _close_bars(ints: Ints, floats: Floats, until: int, interval: int, ts: Ints,
         bar = floats[at : at + _WIDTH]
         if bar[TRADES] > 0.0:
             values[m, :] = bar
-            values[m, VWAP] = bar[VWAP] / bar[VOLUME] if bar[VOLUME] > 0.0 else bar[CLOSE]
+            for column in (VOLUME, BUY, SELL, VWAP):
+                values[m, column] /= UNITS
+            values[m, VWAP] = values[m, VWAP] / values[m, VOLUME] if bar[VOLUME] > 0.0 else bar[CLOSE]
             floats[0] = bar[CLOSE]
             bar[:] = 0.0
         else:
@@ -147,12 +156,13 @@ def _add_trade(ints: Ints, floats: Floats, ts: int, trade_id: int, price: float,
             bar[CLOSE], ints[key + 2], ints[key + 3] = price, ts, trade_id
         bar[HIGH] = max(bar[HIGH], price)
         bar[LOW] = min(bar[LOW], price)
-    bar[VOLUME] += size
+    units = np.rint(size * UNITS)
+    bar[VOLUME] += units
     if side > 0:
-        bar[BUY] += size
+        bar[BUY] += units
     elif side < 0:
-        bar[SELL] += size
-    bar[VWAP] += price * size
+        bar[SELL] += units
+    bar[VWAP] += np.rint(price * size * UNITS)
     bar[TRADES] += 1.0
 
 

@@ -33,7 +33,7 @@ from streaming.transport import Key, Logs, Records
 from warehouse.features import newest_bar, read_table
 from warehouse.files import remove, write_atomic
 
-FORMAT = 2
+FORMAT = 3
 """Of the state file: a file of another layout is not read, the featurizer warms from the lake."""
 
 

@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,6 +38,11 @@ def built(*batches, interval=MINUTE, lateness=LATE):
     return joined(bars for bars, _ in done), np.concatenate([refused for _, refused in done]), state
 
 
+def summed(amounts):
+    """Add as exchanges do: whole units of 1e-8, of which Python adds any number without error."""
+    return sum(round(amount * 1e8) for amount in amounts) / 10**8
+
+
 def slow_bars(trades, interval, lateness, end):  # noqa: C901 - one law, told in one piece
     """The same law in plain python: keep every trade of an open bar in a list."""
     waiting, following, newest, close, bars, fates, votes, seen = {}, None, None, None, [], [], [], set()
@@ -47,11 +54,11 @@ def slow_bars(trades, interval, lateness, end):  # noqa: C901 - one law, told in
         if got:
             close = in_order[-1][2]
         prices = [t[2] for t in got] or [close]
-        volume = sum(t[3] for t in got)
+        volume = summed(t[3] for t in got)
         bars.append((
             (following + 1) * interval, in_order[0][2] if got else close, max(prices), min(prices), close, volume,
-            sum(t[3] for t in got if t[4] > 0), sum(t[3] for t in got if t[4] < 0),
-            sum(t[2] * t[3] for t in got) / volume if got else close, float(len(got)), float(not got),
+            summed(t[3] for t in got if t[4] > 0), summed(t[3] for t in got if t[4] < 0),
+            summed(t[2] * t[3] for t in got) / volume if got else close, float(len(got)), float(not got),
         ))  # fmt: skip
         following += 1
 
@@ -115,6 +122,28 @@ def test_open_and_close_are_the_exchange_s_first_and_last_trade_in_any_order_of_
         order = np.random.default_rng(seed).permutation(len(rows))
         bars, _, _ = built([rows[i] for i in order], [trade(70, number=9)])
         assert bars.values[0, :4].tolist() == [100.0, 105.0, 95.0, 95.0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.decimals("0.00000001", "9999.99999999", places=8), min_size=1, max_size=60),
+    seed=st.integers(0, 2**32),
+)
+def test_a_bar_sums_its_trades_as_the_exchange_does_whatever_their_order(sizes, seed):
+    random = np.random.default_rng(seed)
+    prices = [Decimal(int(cents)) / 100 for cents in random.integers(1, 10_000_000, len(sizes))]
+    sides = random.choice([-1, 1], len(sizes))
+    rows = [
+        trade(1, float(p), i + 1, float(q), s) for i, (p, q, s) in enumerate(zip(prices, sizes, sides, strict=True))
+    ]
+    bars, _, _ = built([rows[i] for i in random.permutation(len(rows))], [trade(70, number=999)])
+    volume, bought = sum(sizes), sum((q for q, side in zip(sizes, sides, strict=True) if side > 0), Decimal(0))
+    assert bars.values[0, [C["volume"], C["buy_volume"], C["sell_volume"]]].tolist() == [
+        float(volume), float(bought), float(volume - bought),
+    ]  # fmt: skip
+    money = sum(p * q for p, q in zip(prices, sizes, strict=True))
+    rounding = len(rows) * 1e-8 / float(volume)  # each trade's money is a whole number of units, too
+    assert bars.values[0, C["vwap"]] == pytest.approx(float(money / volume), abs=rounding, rel=1e-12)
 
 
 def test_a_trade_out_of_order_within_lateness_still_counts():
