@@ -79,7 +79,7 @@ def _history(
     lake: Lake, source: Source, project: Project, instrument: str, start: int, end: int
 ) -> tuple[BarTable, int]:
     """Return the gap-filled bars of a window, going on from the lake's last bar before it."""
-    interval, lateness = project.interval, project.lateness if source.kind == "trades" else 0
+    interval, lateness = project.interval, project.lateness if source.interval is None else 0
     if source.interval is not None and source.interval != interval:
         raise BadState(
             f"the source's candles last {source.interval / 1e9:g} s, 'interval' is {interval / 1e9:g} s; align them"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 import numpy as np
 
-from assets.partitions import History, date_of, history_of, nanos_of, text_of
+from assets.partitions import INSTRUMENTS, date_of, history_of, nanos_of, text_of
 from assets.resources import Mill
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from domain.gaps import gaps_of, longest_run
@@ -123,18 +123,18 @@ def fill(context: dg.AssetExecutionContext, mill: Mill, table: Table, write: Wri
     """
     window = context.partition_time_window
     first, last = nanos_of(window.start), nanos_of(window.end)
-    filled, history = Filled(), history_of(mill.project)
+    filled, tagged = Filled(), context.run.tags.get(INSTRUMENTS, "").split()
     with mill.lake() as lake:
-        ends = ends_of(mill, lake, table, history)
+        ends = ends_of(mill, lake, table)
         if first >= max(ends.values()):
             raise dg.Failure(
                 f"the market has come to {text_of(max(ends.values()))} in the lake, not yet to "
                 f"{date_of(first + 1)}; choose earlier days, or wait",
                 allow_retries=False,
             )
-        for instrument in mill.project.instruments:
-            end = min(last, ends[instrument])
-            for start, stop in _pieces(max(first, history.start), end, mill.project.interval):
+        for instrument in tagged or mill.project.instruments:
+            begin, end = max(first, history_of(mill.project, instrument).start), min(last, ends[instrument])
+            for start, stop in _pieces(begin, end, mill.project.interval):
                 written = write(lake, instrument, start, stop)
                 filled.previous_rows += written.previous_rows
                 filled.refused += written.refused
@@ -143,7 +143,7 @@ def fill(context: dg.AssetExecutionContext, mill: Mill, table: Table, write: Wri
                 context.log.info("%s of %s: %d rows until %s", table, instrument, written.rows, text_of(stop))
             filled.until[instrument] = end
     for key in context.partition_keys:
-        found = filled.day(key, mill.project.instruments, mill.project.interval)
+        found = filled.day(key, tagged or mill.project.instruments, mill.project.interval)
         context.add_asset_metadata(found, partition_key=key)
     return filled
 
@@ -154,7 +154,7 @@ def show(context: dg.AssetExecutionContext, name: str, picture: str) -> None:
         context.add_asset_metadata({name: dg.MetadataValue.md(picture)}, partition_key=context.partition_keys[-1])
 
 
-def ends_of(mill: Mill, lake: Lake, table: Table, history: History) -> dict[str, int]:
+def ends_of(mill: Mill, lake: Lake, table: Table) -> dict[str, int]:
     """Return per instrument how far a table may be written, ns: what has landed, or the seam before anything has."""
     from warehouse.landing import all_landed
     from warehouse.registry import Registry
@@ -166,7 +166,7 @@ def ends_of(mill: Mill, lake: Lake, table: Table, history: History) -> dict[str,
     ends = {}
     for partition, name in enumerate(mill.project.instruments):
         first = firsts[name]
-        seam = history.until if first is None else first.watermark
+        seam = history_of(mill.project, name).until if first is None else first.watermark
         marks = [landed.get((topic, partition)) for topic in MADE_FROM[table]]
         ends[name] = min(seam if mark is None else mark.last_ts for mark in marks)
     return ends

@@ -54,7 +54,7 @@ def gapless() -> dg.AssetChecksDefinition:
         pauses: list[str] = []
         found: dict[str, int] = {}
         with mill.lake() as lake:
-            ends = ends_of(mill, lake, "bars", history)
+            ends = ends_of(mill, lake, "bars")
             for name in project.instruments:
                 known = span(lake, "bars", name)
                 if known is None:

@@ -64,10 +64,11 @@ def beats_baseline() -> dg.AssetChecksDefinition:
     def check(context: dg.AssetCheckExecutionContext, mill: dg.ResourceParam[Mill]) -> dg.AssetCheckResult:
         from assets.scorecard import training_card
 
-        history, faults, found = history_of(mill.project), list[str](), dict[str, float]()
+        faults, found = list[str](), dict[str, float]()
         with mill.lake() as lake:
             for name in mill.project.instruments:
                 context.log.info("training %s once more", name)
+                history = history_of(mill.project, name)
                 card = training_card(lake, mill.project, name, history.start, history.until)
                 if card is None:
                     return unjudged(f"{name} has no example until {text_of(history.until)}; run job backfill")

@@ -42,13 +42,14 @@ def initial_model_asset(days: dg.DailyPartitionsDefinition, history: History) ->
         project, history = mill.project, history_of(mill.project)
         metadata: dict[str, Any] = {
             "trained_until": dg.MetadataValue.timestamp(history.until / NANOS_PER_SECOND),
-            "simulated": project.market.source == "simulated",
+            "simulated": project.market.simulated,
         }
         compared: dict[str, dict[str, float]] = {}
         scores: dict[str, Scores] = {}
         with mill.lake() as lake, mill.control() as control:
             registry = Registry(control, mill.places.models, model_key(mill.places))
             for instrument in project.instruments:
+                history = history_of(project, instrument)
                 if not count(lake, "examples", instrument, history.start, history.until):
                     raise dg.Failure(
                         f"{instrument} has no example until {text_of(history.until)}; run job backfill over its days",

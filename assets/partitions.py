@@ -34,12 +34,23 @@ class History:
     end: int | None = None
 
 
-def history_of(project: Project) -> History:
-    """Return where the project's history starts and ends; all on the grid of its bars."""
+INSTRUMENTS = "tidemill/instruments"
+"""Run tag: the instruments, divided by blanks, whose history a run fills; all without it."""
+
+
+def history_of(project: Project, instrument: str = "") -> History:
+    """Return where the project's history starts and ends, or that of one instrument; all on the grid of its bars."""
+    whole, joined = _history(project), project.market.joined_ns(instrument)
+    if joined is None:
+        return whole
+    return History(max(whole.start, joined - project.market.history_ns(project.interval)), joined, whole.end)
+
+
+def _history(project: Project) -> History:
     market, interval = project.market, project.interval
     opens = market.opens_ns // interval * interval
-    if market.source == "simulated":
-        return History(opens - market.history_days * NANOS_PER_DAY, opens)
+    if market.source != "recorded":
+        return History(opens - market.history_ns(interval), opens)
     from markets.catalog import source_of
 
     source = source_of(project)

@@ -103,7 +103,7 @@ def _metadata(mill: Mill, cards: Sequence["Card"], silent: Sequence[str], hours:
         numbers |= {f"{what} {line_name(card.instrument)}": value for what, value in numbers_of(card).items()}
     return {
         **numbers,
-        "simulated": mill.project.market.source == "simulated",
+        "simulated": mill.project.market.simulated,
         "window": note,
         "not_served": ", ".join(silent) or "none",
         "report": dg.MetadataValue.path(path),

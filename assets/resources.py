@@ -31,7 +31,8 @@ class Mill:
     @property
     def market(self) -> str:
         """What every picture says of its numbers: nobody may take a made-up market for a real one."""
-        return "SIMULATED market" if self.project.market.source == "simulated" else "recorded market"
+        market = self.project.market
+        return "SIMULATED market" if market.simulated else f"{market.source} market"
 
     @contextmanager
     def lake(self) -> Iterator[Lake]:
@@ -53,7 +54,7 @@ class Mill:
         """Return the market."""
         from markets.catalog import source_of
 
-        return source_of(self.project)
+        return source_of(self.project, self.places)
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,9 @@ class Mill:
     """A Tidemill of its own that is up while this is entered."""
 
     def __init__(self, home: Path) -> None:
-        ports = {name: free_port() for name in ("broker_port", "dagster_port", "serving_port")}
-        self.places = Places(home=home, config=ROOT / "tidemill.toml", **ports)  # type: ignore[arg-type]
-        told = {"home": home, "config": self.places.config, **ports}
+        ports = {name: free_port() for name in ("broker_port", "dagster_port", "serving_port", "exchange_port")}
+        self.places = Places(home=home, config=ROOT / "tidemill.toml", market="box", **ports)  # type: ignore[arg-type]
+        told = {"home": home, "config": self.places.config, "market": "box", **ports}
         self._env = os.environ | {f"TIDEMILL_{name.upper()}": str(value) for name, value in told.items()}
         self.supervisor = Supervisor(home / "services")
 

@@ -286,7 +286,7 @@ def main() -> None:
         settings = prepare_instance(places.home, places.dagster_url) / "dagster.yaml"
         settings.write_text(settings.read_text() + IN_THIS_PROCESS)
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(settings.parent)))
-        project = read_project(places.config)
+        project = read_project(places)
         # Midnight UTC, so that a day of the clock is a day of the report.
         clock = Clock(time.time() // DAY_S * DAY_S - asked.days * DAY_S)
         mill = Mill(places, project, clock)

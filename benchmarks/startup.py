@@ -193,7 +193,7 @@ def measure(count: int, runs: int) -> dict[str, object]:
     asked, answered = market(HISTORY + 2 * (runs + 2) * STEP)
     with tempfile.TemporaryDirectory(prefix="tidemill-startup-") as home:
         places = Places(home=Path(home), config=Path(home) / "tidemill.toml", broker_port=free_port())
-        default = read_project(ROOT / "tidemill.toml")
+        default = read_project(Places(home=Path(home), config=ROOT / "tidemill.toml"))
         project = default.model_copy(update={"publish": Publish(examples=1, every_s=0)})
         places.config.write_text(as_toml(project), "utf-8")
         with Control.open(places.control) as control:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from domain.events import NANOS_PER_SECOND
+from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND
 
 INSTRUMENT_PATTERN = re.compile(r"^[a-z0-9_]+:[A-Z0-9][A-Z0-9._-]*\Z")
 _UNITS = {"ms": 1_000_000, "s": NANOS_PER_SECOND, "m": 60 * NANOS_PER_SECOND, "h": 3600 * NANOS_PER_SECOND}
@@ -88,31 +88,74 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Source = Literal["auto", "binance", "kraken", "box", "simulated", "recorded"]
+
+LIVE = ("binance", "kraken")
+"""Sources that are real exchanges: their prices are real, and each is the venue of its instruments."""
+
+KRAKEN_KEEPS = 660
+"""Candles that Kraken tells of: the newest 720, less those that pass while a first model is trained."""
+
+SETTLED = ("auto", *LIVE)
+"""Sources of which a home knows more than ``tidemill.toml``: which exchange it is, or when its stream began."""
+
+
 class Market(Frozen):
     """Where market data comes from.
 
     Attributes
     ----------
-    source : ``simulated`` or ``recorded``
+    source : str
+        ``binance`` or ``kraken``: the live exchange. ``box``: an exchange in a box, on this machine, with made-up
+        prices, through the same connectors. ``auto``: a live exchange where one answers, otherwise the box; which one,
+        is settled when a home begins. ``simulated``: the made-up market without an exchange around it. ``recorded``:
+        files.
     path : file or files of recorded trades, candles or frames (recorded only)
-    speed : event seconds per wall second; 0 means as fast as the readers can follow
+    speed : event seconds per wall second (not of live exchanges); 0 means as fast as the readers can follow
     seed : of the simulated market
-    opens : where history ends and the stream begins (simulated only), UTC
+    opens : where history ends and the stream begins, UTC; a live market's is settled when a home begins
     history_days : days of history before that, used for the first training
+    record : whether what an exchange sends is recorded, below ``recordings`` in the home
+    joins : when an instrument's own stream began that joined later, UTC; a home keeps them
     """
 
-    source: Literal["simulated", "recorded"] = "simulated"
+    source: Source = "simulated"
     path: tuple[str, ...] = ()
     speed: float = Field(default=60.0, ge=0)
     seed: int = 7
     opens: datetime = datetime(2025, 1, 8, tzinfo=UTC)
     history_days: int = Field(default=7, ge=1)
+    record: bool = False
+    joins: dict[InstrumentId, datetime] = {}
 
     @property
     def opens_ns(self) -> int:
         """The opening, ns since epoch UTC."""
-        opens = self.opens if self.opens.tzinfo else self.opens.replace(tzinfo=UTC)
-        return int(opens.timestamp()) * NANOS_PER_SECOND
+        return _nanos(self.opens)
+
+    def joined_ns(self, instrument: str) -> int | None:
+        """Return when an instrument joined, ns since epoch UTC; None for those of the opening."""
+        joined = self.joins.get(instrument)
+        return None if joined is None else _nanos(joined)
+
+    def history_ns(self, interval: int) -> int:
+        """Return how far history reaches back, ns, for bars of this length (ns)."""
+        wanted = self.history_days * NANOS_PER_DAY
+        return min(wanted, KRAKEN_KEEPS * interval) if self.source == "kraken" else wanted
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the prices are made up."""
+        return self.source in {"auto", "box", "simulated"}
+
+    @property
+    def venue(self) -> str:
+        """The venue of instruments that name none; of files, each says its own."""
+        return self.source if self.source in LIVE else "simulated" if self.simulated else ""
+
+
+def _nanos(moment: datetime) -> int:
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * NANOS_PER_SECOND
 
 
 class Model(Frozen):
@@ -157,7 +200,7 @@ class Project(Frozen):
 
     Attributes
     ----------
-    instruments : ``venue:SYMBOL``, in partition order: append, never reorder
+    instruments : ``venue:SYMBOL``, or ``SYMBOL`` of the market's venue, in partition order: append, never reorder
     interval : length of a bar
     lateness : how long after a bar's end its trades may still arrive, event time
     horizon : how far ahead the targets lie, a multiple of the interval
@@ -172,6 +215,19 @@ class Project(Frozen):
     publish: Publish = Publish()
     fleet: tuple[Model, ...] = Field(min_length=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _venue_is_the_market_s(cls, said: object) -> object:
+        """Give instruments that name no venue that of the market."""
+        if not isinstance(said, dict) or not isinstance(said.get("instruments"), (list, tuple)):
+            return said
+        try:
+            venue = Market.model_validate(said.get("market", {})).venue
+        except ValidationError:  # told by the field itself, and nothing else shall be
+            venue = "simulated"
+        named = [f"{venue}:{n}" if venue and isinstance(n, str) and ":" not in n else n for n in said["instruments"]]
+        return {**said, "instruments": tuple(named)}
+
     @model_validator(mode="after")
     def _fits_together(self) -> Project:
         if self.horizon % self.interval or not 1 <= self.horizon // self.interval <= 240:  # noqa: PLR2004 - MEMORY
@@ -182,10 +238,11 @@ class Project(Frozen):
         missing = {"price_change", "direction", "volatility"} - {t for m in self.fleet for t in m.targets}
         if missing:
             raise ValueError(f"no model of the fleet learns {', '.join(sorted(missing))}; add it to a model's targets")
-        if self.market.source == "simulated":
-            for name in self.instruments:
-                if not name.startswith("simulated:"):
-                    raise ValueError(f"{name} would carry made-up prices; write simulated:{name.partition(':')[2]}")
+        for venue, _, symbol in (name.partition(":") for name in self.instruments):
+            if self.market.simulated and venue != "simulated":
+                raise ValueError(f"{venue}:{symbol} would carry made-up prices; write {symbol}, or simulated:{symbol}")
+            if self.market.source in LIVE and venue != self.market.source:
+                raise ValueError(f"{venue}:{symbol} is not of {self.market.source}; write {symbol} without a venue")
         if (self.market.source == "recorded") != bool(self.market.path):
             raise ValueError('market.path belongs to market.source = "recorded", and only there')
         return self
@@ -209,6 +266,7 @@ class Places(Frozen):
     control_url : SQLAlchemy URL; empty means SQLite below home
     dagster_url : PostgreSQL of Dagster's runs, events and ticks; empty means SQLite below home
     lake_catalog : DuckLake catalog; empty means SQLite below home
+    market : ``binance``, ``kraken``, ``box``, ...: instead of what ``tidemill.toml`` says; empty means as it says
     model_key : signs model versions, at least 32 characters; empty means a key made once below home
     """
 
@@ -220,10 +278,12 @@ class Places(Frozen):
     control_url: str = Field(default="", repr=False)
     dagster_url: PostgresqlUrl = Field(default="", repr=False)
     lake_catalog: str = ""
+    market: str = ""
     model_key: str = Field(default="", repr=False)
     broker_port: int = 19092
     dagster_port: int = 3000
     serving_port: int = 8095
+    exchange_port: int = 8096
 
     @property
     def bootstrap(self) -> str:

@@ -144,7 +144,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     Attributes
     ----------
     service, reason, message : who refused it, for which countable reason, in which words
-    topic, partition, offset : where it stands; offset -1 when it never reached a topic (a candle from a source)
+    topic, partition, offset : where it stands; offset -1 when it never reached a topic (a candle from a source), and
+        partition -1 when it is no record of the topic (a frame of an exchange that cannot be read)
     payload : str
         The record's value: as text where that gives back the very bytes, otherwise in base64.
     encoding : ``text`` or ``base64``

@@ -38,7 +38,7 @@ class Role:
 FLOW = {
     "ingest": Role(
         (INITIAL_MODEL,),
-        (*PARTITIONING, *MARKET, "market.speed"),
+        (*PARTITIONING, *MARKET, "market.speed", "market.record"),
         frozenset({"kafka"}),
         """Brings the market in: trades (or candles) become topic `trades` (`bars`), each event once and in order. It
 begins at the seam, where the first model's history ends.""",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from domain.config import Project
+from typing import TYPE_CHECKING
+
+from domain.config import LIVE, Places, Project
 from domain.errors import UsageError
 from markets.findings import lasting
 from markets.pacing import WALL, Clock
@@ -10,26 +12,31 @@ from markets.recorded import Recorded
 from markets.simulated import Simulated
 from markets.source import Source
 
+if TYPE_CHECKING:  # what talks to exchanges is loaded for markets that have one
+    from markets.live import Live
 
-def source_of(project: Project, clock: Clock = WALL) -> Source:
+
+def source_of(project: Project, places: Places | None = None, clock: Clock = WALL) -> Source:
     """Return the configured source, holding the project's instruments in their order.
 
     Parameters
     ----------
     project
         What to predict.
+    places
+        Where an exchange in a box answers; None means its usual port.
     clock
         What paced feeds go by.
 
     Raises
     ------
     UsageError
-        When the source is unknown, a file is refused, lacks an instrument, or has candles of another length than the
-        project's bars.
+        When the source is unknown, or a file is refused, lacks an instrument, or has candles of another length than
+        the project's bars.
     """
     market = project.market
     if market.source == "simulated":
-        return Simulated(market.seed, project.instruments, market.opens_ns, market.history_days, clock)
+        return simulated_of(project, clock)
     if market.source == "recorded":
         source = Recorded(market.path, instruments=project.instruments, clock=clock)
         if source.interval not in {None, project.interval}:
@@ -39,4 +46,49 @@ def source_of(project: Project, clock: Clock = WALL) -> Source:
                 f'set interval = "{has}" or give other files'
             )
         return source
-    raise UsageError(f"unknown source {market.source!r}; set market.source to simulated or recorded")
+    if market.source in {"auto", "box", *LIVE}:
+        return exchange_of(project, places)
+    known = ", ".join(("auto", *LIVE, "box", "simulated"))
+    raise UsageError(f"unknown source {market.source!r}; set market.source to {known} or recorded")
+
+
+def simulated_of(project: Project, clock: Clock = WALL) -> Simulated:
+    """Return the made-up market of a project: its source, or what an exchange in a box serves."""
+    market = project.market
+    return Simulated(market.seed, project.instruments, market.opens_ns, market.history_days, clock)
+
+
+def exchange_of(project: Project, places: Places | None = None, patience_s: float | None = None) -> Live:
+    """Return the live exchange of a project, or the one in a box through the same connector.
+
+    Parameters
+    ----------
+    project, places
+        As of ``source_of``.
+    patience_s
+        Seconds for which requests that fail are repeated; None: as long as usual.
+    """
+    from functools import partial
+
+    import structlog
+
+    from markets.binance import Binance
+    from markets.kraken import Kraken
+    from markets.live import Live
+    from markets.rest import PATIENCE_S, RestClient
+    from markets.venue import Address
+
+    market, live = project.market, project.market.source in LIVE
+    venue = Kraken(market.venue) if market.source == "kraken" else Binance(market.venue)
+    places = places or Places()
+    port = places.exchange_port
+    address = venue.address if live else Address(f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}")
+    rest = partial(
+        RestClient, address.rest, venue.weight_a_minute, PATIENCE_S if patience_s is None else patience_s,
+        tell=structlog.get_logger().bind(exchange=market.source).info,
+    )  # fmt: skip
+    return Live(
+        venue, rest, project.instruments, market.opens_ns, market.history_ns(project.interval),
+        interval=project.interval, address=address, simulated=not live,
+        record=places.home / "recordings" if market.record else None,
+    )  # fmt: skip

@@ -14,17 +14,22 @@ from typing import TypedDict
 import numpy as np
 import structlog
 
-from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, Trade
+from domain.errors import Unavailable
+from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SECOND, Trade
 from domain.tables import BarTable
 from markets.contiguous import MOST_HELD, Contiguous
+from markets.findings import utc
 from markets.outbox import Outbox
 from markets.repairs import Tape
-from markets.session import Refused, RestFactory, Session
-from markets.source import Kind, Resume, rows_of
+from markets.session import RestFactory, Session
+from markets.source import Kind, Refused, Resume, rows_of
 from markets.tempo import Tempo
-from markets.venue import Address, Venue
+from markets.venue import Address, Rest, Venue
 
 _SAY_S = 5.0
+
+_LATE_NS, _LONGEST_S = 3 * NANOS_PER_SECOND, 30.0
+"""How long after its end a candle may still be unknown to REST, and the longest wait for one, seconds."""
 
 
 class Live:
@@ -36,7 +41,7 @@ class Live:
     instruments : ``venue:SYMBOL``
     opens_ns : int
         Where history ends and the feed begins, ns since epoch UTC.
-    history_days : int
+    history_ns : int
         How far ``span`` reaches back.
     interval : int
         Length of a candle of its history, ns.
@@ -54,7 +59,7 @@ class Live:
         rest: RestFactory,
         instruments: Sequence[str],
         opens_ns: int,
-        history_days: int,
+        history_ns: int,
         *,
         interval: int = NANOS_PER_MINUTE,
         address: Address | None = None,
@@ -64,13 +69,13 @@ class Live:
     ) -> None:
         self.instruments, self.interval, self.simulated = tuple(instruments), interval, simulated
         self._venue, self._rest, self._address = venue, rest, address or venue.address
-        self._opens, self._days = opens_ns, history_days * NANOS_PER_DAY
+        self._opens, self._history = opens_ns, history_ns
         self._tempo, self._record = tempo or Tempo(), record
 
     def span(self, instrument: str) -> tuple[int, int]:
         """Return the declared history: from its first day to the opening."""
         del instrument  # all have the same
-        return self._opens - self._days, self._opens
+        return self._opens - self._history, self._opens
 
     def history(self, instrument: str, start: int, end: int) -> Iterator[BarTable]:
         """Yield the candles that end in ``(start, end]``; see ``Source.history``. Not from within an event loop.
@@ -112,8 +117,36 @@ class Live:
 
         return Recorder(self._record, self._venue.name, self._address, self.instruments, simulated=self.simulated)
 
+    def now(self) -> int:
+        """Return the exchange's time, ns since epoch UTC, when it trades all instruments.
+
+        Raises
+        ------
+        UsageError
+            When one is unknown there.
+        Unavailable
+            When it cannot be reached for longer than patience lasts, or trading is halted.
+        """
+        return asyncio.run(self._asked())
+
+    async def _asked(self) -> int:
+        async with self._rest() as rest:
+            await self._venue.check(rest, self.instruments)
+            return await self._venue.now(rest)
+
+    async def _passed(self, rest: Rest, end: int) -> None:
+        """Wait until the exchange tells what ended here: a candle that is late would pass for a time without trades."""
+        ahead_s = (end + _LATE_NS - await self._venue.now(rest)) / NANOS_PER_SECOND
+        if ahead_s > _LONGEST_S:
+            raise Unavailable(
+                f"{self._venue.name}: candles are asked for until {utc(end)}, which is {ahead_s:.0f} s ahead of the "
+                "exchange's clock; choose earlier days, or wait"
+            )
+        await asyncio.sleep(max(0.0, ahead_s))
+
     async def _candles(self, instrument: str, start: int, end: int) -> AsyncGenerator[BarTable, None]:
         async with self._rest() as rest:
+            await self._passed(rest, end)
             async for page in self._venue.candles(rest, instrument, self.interval, start, end):
                 if len(page):
                     yield page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from domain.events import Bar, Trade
 from domain.tables import BarTable, Ints, TradeTable
 from markets.pacing import Pace
+from markets.source import Refused
 
 Columns: TypeAlias = tuple[npt.NDArray[Any], ...]
 Tables: TypeAlias = Iterator[TradeTable] | Iterator[BarTable]
@@ -37,6 +38,8 @@ class MergedFeed:
         self._block: Columns = (np.empty(0, np.int64),)  # the event times, the places of their instruments, the rest
         self._at = 0
 
+    health: Mapping[str, object] = {}
+
     @property
     def done(self) -> bool:
         """Whether every event was returned."""
@@ -52,6 +55,10 @@ class MergedFeed:
             self._pace.wait(min(timeout_s, self._pace.seconds_until(int(self._block[0][self._at]))))
             events = self._due(max_events)
         return events
+
+    def refused(self) -> list[Refused]:
+        """Return nothing: a source of files or of a made-up market refuses when it is opened."""
+        return []
 
     def close(self) -> None:
         """Drop the streams; the feed is done."""

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import structlog
@@ -17,6 +16,7 @@ from markets.connection import Backoff, Connection, Lost, open_connection
 from markets.contiguous import Contiguous
 from markets.outbox import Outbox
 from markets.repairs import Repairs, Tape
+from markets.source import Refused
 from markets.tempo import Tempo
 from markets.venue import Address, Closing, Rest, Venue
 
@@ -25,14 +25,6 @@ RestFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[Rest]]
 
 MOST_REFUSED = 1_000
 """Refused frames that are kept until they are asked for."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A frame that was meant to be trades and could not be read."""
-
-    frame: bytes
-    error: BadRecord
 
 
 class Session:

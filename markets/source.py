@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from domain.errors import BadRecord
 from domain.events import Bar, Trade
 from domain.tables import BarTable, Flags, TradeTable
 
@@ -31,6 +32,14 @@ class Resume:
     after_trade_id: int | None = None
 
 
+@dataclass(frozen=True)
+class Refused:
+    """What the outside sent as trades and nobody can read: its format has changed."""
+
+    frame: bytes
+    error: BadRecord
+
+
 class Feed(Protocol):
     """The live half of a source, opened once by one reader; not safe to share between threads."""
 
@@ -38,8 +47,12 @@ class Feed(Protocol):
     def done(self) -> bool:
         """Whether a recorded source is exhausted and every event was returned."""
 
+    @property
+    def health(self) -> Mapping[str, object]:
+        """What there is to say of the connection behind it, as JSON; empty where there is none."""
+
     def poll(self, max_events: int, timeout_s: float) -> list[Trade] | list[Bar]:
-        """Return what is due now, of all instruments in event-time order.
+        """Return what is due now: in event-time order, or of a live exchange in the order of each instrument's ids.
 
         Parameters
         ----------
@@ -54,6 +67,9 @@ class Feed(Protocol):
             Empty when nothing became due in time, or when the feed is done.
         """
 
+    def refused(self) -> list[Refused]:
+        """Return what could not be read since the last call."""
+
     def close(self) -> None:
         """Let go of files and connections; nothing is returned afterwards."""
 
@@ -63,7 +79,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """Whether it yields trades or candles."""
+        """Whether its live half yields trades or candles."""
 
     @property
     def simulated(self) -> bool:
@@ -75,7 +91,7 @@ class Source(Protocol):
 
     @property
     def interval(self) -> int | None:
-        """Length of a candle, ns; None for trades."""
+        """Length of its history's candles, ns; None where history is trades."""
 
     def span(self, instrument: str) -> tuple[int, int]:
         """Return the first and the last event time known, ns (a simulated market: its declared history)."""

@@ -39,7 +39,7 @@ def stage_of(name: str, context: Context) -> Stage:
         "lander": _lander,
     }
     if name not in build:
-        raise UsageError(f"there is no service '{name}'; choose one of broker, {', '.join(build)}")
+        raise UsageError(f"there is no service '{name}'; choose one of {', '.join(_STANDING)}, {', '.join(build)}")
     return build[name](context)
 
 
@@ -47,8 +47,8 @@ def run_service(name: str, places: Places, project: Project) -> None:
     """Run one service in this process until it ends or is asked to stop."""
     context = context_of(places, project)
     context.control.prepare()
-    if name == "broker":
-        _broker(context)
+    if name in _STANDING:
+        _STANDING[name](context)
         return
     stage = _built(name, context)
     from streaming.topics import create_topics
@@ -66,7 +66,7 @@ def rehearse_service(name: str, places: Places, project: Project) -> None:
     context = context_of(places, project)
     import streaming.topics  # noqa: F401 - as a start does
 
-    if name != "broker":
+    if name not in _STANDING:
         _built(name, context)
 
 
@@ -79,14 +79,14 @@ def _ingest(context: Context) -> Stage:
     from markets.catalog import source_of
     from streaming.ingest import Ingest
 
-    return Ingest(context, source_of(context.project))
+    return Ingest(context, source_of(context.project, context.places))
 
 
 def _featurizer(context: Context) -> Stage:
     from markets.catalog import source_of
     from streaming.featurizer import Featurizer
 
-    return Featurizer(context, TRADES if source_of(context.project).kind == "trades" else BARS)
+    return Featurizer(context, TRADES if source_of(context.project, context.places).kind == "trades" else BARS)
 
 
 def _trainer(context: Context) -> Stage:
@@ -106,7 +106,7 @@ def _predictor(context: Context) -> Stage:
     from streaming.serving import Board, Server
 
     project = context.project
-    board = Board(project.instruments, simulated=project.market.source == "simulated")
+    board = Board(project.instruments, simulated=project.market.simulated)
     return Predictor(context, board, Server(board, context.places.serving_port, context.control))
 
 
@@ -147,3 +147,17 @@ def _broker(context: Context) -> None:
         )
 
     serve(places.home / "broker", "127.0.0.1", places.broker_port, "never", on_tick=tick)
+
+
+def _exchange(context: Context) -> None:
+    from markets.box.clock import MarketClock
+    from markets.box.server import Box
+    from markets.catalog import simulated_of
+
+    places, market = context.places, context.project.market
+    clock = MarketClock(market.opens_ns, market.speed, places.home / "exchange.clock")
+    Box(simulated_of(context.project), clock, places.exchange_port).run()
+
+
+_STANDING: dict[str, Callable[[Context], None]] = {"broker": _broker, "exchange": _exchange}
+"""What the services stand on; each runs until it is asked to stop."""

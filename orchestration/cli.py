@@ -35,8 +35,8 @@ OfTopic = Annotated[str, typer.Option(help="Only records of this topic.")]
 
 
 def _service(name: str) -> str:
-    if name not in ("broker", *SERVICES):
-        raise typer.BadParameter(f"'{name}' is not one of broker, {', '.join(SERVICES)}")
+    if name not in ("broker", "exchange", *SERVICES):
+        raise typer.BadParameter(f"'{name}' is not one of broker, exchange, {', '.join(SERVICES)}")
     return name
 
 
@@ -207,7 +207,7 @@ def chaos(
 
 @app.command()
 def run(
-    service: Annotated[str, typer.Argument(callback=_service, help=f"One of broker, {', '.join(SERVICES)}.")],
+    service: Annotated[str, typer.Argument(callback=_service, help=f"One of broker, exchange, {', '.join(SERVICES)}.")],
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Only import, read and build everything; open nothing.")
     ] = False,
@@ -221,7 +221,7 @@ def run(
     from orchestration.settings import read_places, read_project
 
     places = read_places()
-    project = read_project(places.config)
+    project = read_project(places)
     if rehearse:
         rehearse_service(service, places, project)
         return

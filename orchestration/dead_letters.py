@@ -99,7 +99,7 @@ def replay_letters(numbers: list[int], reason: str, service: str, topic: str, *,
     if not (numbers or reason or service or topic):
         raise UsageError("dead-letters replay: name letters by id, or choose with --reason, --service or --topic")
     places = read_places()
-    project, transport = read_project(places.config), _transport()
+    project, transport = read_project(places), _transport()
     found = find_letters(transport, SystemClock(), reason, service, topic)
     if numbers:
         found = [_by_number(found, number) for number in sorted(set(numbers), reverse=True)]
@@ -117,12 +117,15 @@ def resend(
     """
     writer = transport.writer()
     done: set[tuple[str, int, int]] = set()
-    before = cut = 0
+    before = cut = frames = 0
     for filed in found[::-1]:
         if filed.record in done:
             continue
         if filed.replayed and not again:
             before += 1
+            continue
+        if filed.letter.partition < 0:
+            frames += 1
             continue
         whole = _is_whole(filed)
         cut += not whole
@@ -133,6 +136,7 @@ def resend(
                 names = project.instruments
                 send_again(writer, filed, names[partition] if partition < len(names) else filed.letter.topic)
     skipped = f", {before:,} were before (--again sends them once more)" if before else ""
+    skipped += f", {frames:,} are frames of an exchange: it was asked for their trades" if frames else ""
     skipped += f", {cut:,} are kept only in part: take them from their topic" if cut else ""
     return len(done), skipped
 

@@ -28,9 +28,10 @@ from orchestration.health import health_sensor
 from orchestration.jobs import jobs
 from orchestration.lines import line_jobs
 from orchestration.maintenance import maintenance, maintenance_schedule
+from orchestration.opening import settled_project
 from orchestration.schedules import clock_of, closed_day_schedule, hourly_schedule
 from orchestration.sensors import bootstrap_sensor
-from orchestration.settings import read_places, read_project
+from orchestration.settings import read_places
 from orchestration.versions import versions_sensor
 
 
@@ -102,4 +103,4 @@ def definitions(places: Places, project: Project) -> dg.Definitions:
 
 
 places = read_places()
-defs = definitions(places, read_project(places.config))
+defs = definitions(places, settled_project(places))

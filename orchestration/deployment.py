@@ -43,6 +43,13 @@ class Deployment:
     policy: Policy = field(default_factory=Policy)
 
     @property
+    def foundation(self) -> tuple[str, ...]:
+        """What the services stand on, in the order of starting; the shim restarts it, whoever else is up."""
+        broker = () if self.places.kafka_bootstrap_servers else ("broker",)
+        exchange = ("exchange",) if self.project.market.source == "box" else ()
+        return (*broker, *exchange, *DAGSTER)
+
+    @property
     def supervisor(self) -> Supervisor:
         """The local supervisor of this home, for looking, stopping and for what Dagster stands on."""
         return Supervisor(self.places.home.absolute() / "services", self.policy)

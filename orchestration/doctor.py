@@ -45,12 +45,12 @@ def _findings() -> Iterator[Finding]:
     try:
         places = read_places()
         yield Finding("environment", well=True, words=f"home {places.home.absolute()}")
-        project = read_project(places.config)
+        project = read_project(places)
         yield Finding("configuration", well=True, words=f"{places.config}: {', '.join(project.instruments)}")
     except TidemillError as error:
         yield Finding("configuration", well=False, words=str(error))
         return
-    yield _tried("market", lambda: _market(project))
+    yield _tried("market", lambda: _market(project, places))
     yield _disk(places)
     yield from _ports(places, Deployment(places, project))
     yield _tried("lake extensions", _extensions)
@@ -66,10 +66,10 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, well=False, words=str(error))
 
 
-def _market(project: Project) -> str:
+def _market(project: Project, places: Places) -> str:
     from markets.catalog import source_of
 
-    source = source_of(project)
+    source = source_of(project, places)
     return f"{project.market.source} {source.kind} of {', '.join(source.instruments)}"
 
 
@@ -81,6 +81,8 @@ def _disk(places: Places) -> Finding:
 
 def _ports(places: Places, deployment: Deployment) -> Iterator[Finding]:
     ports = {"broker": places.broker_port, "dagster-webserver": places.dagster_port, "predictor": places.serving_port}
+    if "exchange" in deployment.foundation:
+        ports["exchange"] = places.exchange_port
     for name, port in ports.items():
         ours = deployment.supervisor.spec(name) is not None and deployment.supervisor.status(name).phase == "running"
         with socket.socket() as probe:

@@ -45,7 +45,7 @@ def serve(
         When a source cannot be served, or the port is taken.
     """
     places = read_places()
-    market = read_project(places.config).market
+    market = read_project(places).market
     source, frames = _source(sources, instruments)
     begins = opening_of(source) if opens is None else _nanos(opens)
     places.home.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def serve(
 def _source(sources: Sequence[str], instruments: Sequence[str]) -> tuple[Source, tuple[Path, ...]]:
     """Return the market, and its frame files if it is made of nothing else."""
     if list(sources) == [SIMULATED]:
-        project = read_project(read_places().config)
+        project = read_project(read_places())
         market = project.market
         names = instruments or project.instruments
         return Simulated(market.seed, names, market.opens_ns, market.history_days), ()

@@ -100,7 +100,7 @@ def _tree() -> dict[Path, Stamp]:
 
 
 def _closure(name: str, tree: Mapping[Path, Stamp]) -> set[Path]:
-    others = frozenset(f"_{other}" for other in ("broker", *FLOW) if other != name)
+    others = frozenset(f"_{other}" for other in ("broker", "exchange", *FLOW) if other != name)
     found: set[Path] = set()
     waiting = [COMPOSITION_ROOT, SETTINGS]
     seen = set(waiting)

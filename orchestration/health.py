@@ -43,7 +43,7 @@ def health_sensor(places: Places) -> dg.SensorDefinition:
     )
     def health(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            deployment = Deployment(places, read_project(places.config))
+            deployment = Deployment(places, read_project(places))
             with control_of(places) as control:
                 if lines_without_version(control, places, deployment.project):
                     return dg.SkipReason("not every line has a model yet")

@@ -42,7 +42,7 @@ def _retrain(context: dg.OpExecutionContext, config: Retrain, mill: dg.ResourceP
     with _said(), _retracing(context, mill) as (retracing, roles):
         for instrument in _chosen(mill, config.instrument, several=True):
             until = _landed(mill, retracing.lake, instrument)
-            begin = history_of(mill.project).start
+            begin = history_of(mill.project, instrument).start
             start = max(begin, until - config.days * NANOS_PER_DAY) if config.days else begin
             line = roles.next_line(instrument)
             context.log.info("training %s on %s to %s", line, text_of(start), text_of(until))
@@ -206,7 +206,7 @@ def _chosen(mill: Mill, wanted: str, *, several: bool = False) -> tuple[str, ...
 def _landed(mill: Mill, lake: "Lake", instrument: str) -> int:
     from assets.history import ends_of
 
-    return ends_of(mill, lake, "examples", history_of(mill.project))[instrument]
+    return ends_of(mill, lake, "examples")[instrument]
 
 
 def _moment(text: str) -> int:

@@ -52,7 +52,7 @@ def plan(
         When the data, a duration, a date or an instrument is unfit, each in one line.
     """
     source = Recorded(data, instruments=instruments or None)
-    template = read_project(read_places().config)
+    template = read_project(read_places())
     try:
         interval = parse_duration(bar) if bar else source.interval or template.interval
         ahead = parse_duration(horizon) if horizon else template.horizon

@@ -12,13 +12,15 @@ import time
 import dagster as dg
 
 from assets.models import INITIAL
-from assets.partitions import History, date_of
+from assets.partitions import INSTRUMENTS, History, date_of, history_of
 from assets.services import REASON
-from domain.config import Places
+from domain.config import Places, Project
 from domain.errors import TidemillError
 from orchestration.jobs import BOOTSTRAP, TRAIN, range_tags
 from orchestration.looks import control_of, lines_without_version
+from orchestration.opening import join
 from orchestration.runs import KILLED, runs_under_way
+from orchestration.schedules import clock_of
 from orchestration.settings import read_project
 
 TICK_S = 3
@@ -40,9 +42,10 @@ def bootstrap_sensor(places: Places, history: History) -> dg.SensorDefinition:
     )
     def bootstrap(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            project = read_project(places.config)
+            project = read_project(places)
             with control_of(places) as control:
                 missing = lines_without_version(control, places, project)
+            clock = clock_of(places)
         except TidemillError as error:
             return dg.SkipReason(str(error))
         if not missing:
@@ -62,12 +65,26 @@ def bootstrap_sensor(places: Places, history: History) -> dg.SensorDefinition:
         )
         if tried and not killed and now - tried[-1] < BACK_OFF_S:
             return dg.SkipReason(f"the last attempt failed; the next is in {BACK_OFF_S - (now - tried[-1]):.0f} s")
-        first, last = date_of(history.start + 1).isoformat(), date_of(history.until).isoformat()
-        reason = f"no model yet: {', '.join(missing)}"
-        request = dg.RunRequest(tags={**range_tags(first, last), REASON: reason})
+        joining = clock > 0 and len(missing) < len(project.instruments)
+        tags = _joining(places, project, missing, clock) if joining else _days([history])
+        request = dg.RunRequest(tags={**tags, REASON: f"no model yet: {', '.join(missing)}"})
         return dg.SensorResult([request], cursor=json.dumps([*tried, now]))
 
     return bootstrap
+
+
+def _joining(places: Places, project: Project, missing: list[str], clock: int) -> dict[str, str]:
+    """Return the tags of a run for instruments that join a market which goes on.
+
+    Their streams begin where it is now: nobody fetches the trades of the weeks since the opening.
+    """
+    project = join(places, project, missing, clock)
+    return {**_days([history_of(project, name) for name in missing]), INSTRUMENTS: " ".join(missing)}
+
+
+def _days(histories: list[History]) -> dict[str, str]:
+    first, last = min(history.start for history in histories), max(history.until for history in histories)
+    return range_tags(date_of(first + 1).isoformat(), date_of(last).isoformat())
 
 
 def _selects(run: dg.DagsterRun, key: dg.AssetKey) -> bool:

@@ -1,15 +1,21 @@
-"""Reading configuration, at entry points only: ``tidemill.toml`` says what, ``TIDEMILL_*`` variables say where."""
+"""Reading configuration, at entry points only: ``tidemill.toml`` says what, ``TIDEMILL_*`` variables say where.
+
+Of a live market the home itself says the rest, once and for all: which exchange it is and when its stream began.
+"""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from domain.config import Places, PostgresqlUrl, Project, TopicPrefix
-from domain.errors import UsageError
+from domain.config import Frozen, Places, PostgresqlUrl, Project, Source, TopicPrefix
+from domain.errors import BadState, UsageError
 
 
 class _Environment(BaseSettings):
@@ -25,10 +31,54 @@ class _Environment(BaseSettings):
     control_url: str = ""
     dagster_url: PostgresqlUrl = ""
     lake_catalog: str = ""
+    market: str = ""
     model_key: str = ""
     broker_port: int = Places().broker_port
     dagster_port: int = Places().dagster_port
     serving_port: int = Places().serving_port
+    exchange_port: int = Places().exchange_port
+
+
+class Opening(Frozen):
+    """Which market a home holds: written when it begins; later only instruments join.
+
+    Attributes
+    ----------
+    source : never ``auto``
+    opens : where history ends and the stream begins, UTC
+    configured : what ``tidemill.toml`` asked for
+    joins : of each instrument that was added later, when its own stream began, UTC
+    """
+
+    source: Source
+    opens: datetime
+    configured: str
+    joins: Mapping[str, datetime] = {}
+
+    @classmethod
+    def path(cls, places: Places) -> Path:
+        """Return the file of a home's opening."""
+        return places.home / "market.json"
+
+    @classmethod
+    def of(cls, places: Places) -> Opening | None:
+        """Return a home's opening, None before there is one.
+
+        Raises
+        ------
+        BadState
+            When its file is damaged.
+        """
+        path = cls.path(places)
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise BadState(
+                f"{path}: is damaged; it names the market of this home and when its stream began: restore it, or begin "
+                "anew with another TIDEMILL_HOME"
+            ) from error
 
 
 def read_places() -> Places:
@@ -48,22 +98,45 @@ def read_places() -> Places:
     return Places(**found.model_dump())
 
 
-def read_project(path: Path) -> Project:
+def read_project(places: Places) -> Project:
     """Return what to predict.
 
     Raises
     ------
     UsageError
-        When the file is missing, is not TOML, or holds an unknown key or an unfit value.
+        When the file is missing, is not TOML, holds an unknown key or an unfit value, or asks for another market than
+        the home's.
+    BadState
+        When the home's own record of its market is damaged.
     """
+    path = places.config
     try:
-        return Project(**tomllib.loads(path.read_text("utf-8")))
+        said = tomllib.loads(path.read_text("utf-8"))
+        return Project(**{**said, "market": {**said.get("market", {}), **_market(places, said)}})
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; copy the one of the repository or set TIDEMILL_CONFIG") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
     except ValidationError as error:
         raise UsageError(f"{path}: {first_fault(error)}") from error
+
+
+def asked_market(places: Places, said: dict[str, Any]) -> str:
+    """Return the source that is asked for: by the environment, else by ``tidemill.toml``."""
+    return places.market or str(said.get("market", {}).get("source", "simulated"))
+
+
+def _market(places: Places, said: dict[str, Any]) -> dict[str, Any]:
+    """Return what environment and home have to say about the market, over what the file says."""
+    asked, opening = asked_market(places, said), Opening.of(places)
+    if opening is None:
+        return {"source": asked} if places.market else {}
+    if asked not in {"auto", opening.source, *([] if places.market else [opening.configured])}:
+        raise UsageError(
+            f"{places.home} holds the market {opening.source}, not {asked}; set TIDEMILL_HOME to another directory for "
+            "another market"
+        )
+    return {"source": opening.source, "opens": opening.opens, "joins": opening.joins}
 
 
 def first_fault(error: ValidationError, prefix: str = "") -> str:

@@ -17,17 +17,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from domain.config import LIVE
 from domain.errors import TidemillError, UsageError
 from domain.health import Beat, live, ready
 from domain.services import FLOW, SERVICES
-from orchestration.deployment import DAGSTER, Deployment
+from orchestration.deployment import Deployment
 from orchestration.homes import Status
 from orchestration.settings import read_places, read_project
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.refusals import Refusal, Refusals
-
-ORDER = ("broker", *DAGSTER, *SERVICES)
 
 REFUSALS, SHOWN = 100, 5
 """Refused versions in the JSON, and below the table."""
@@ -64,7 +63,7 @@ def rows_of(deployment: Deployment) -> list[Row]:
     """Return a row for every service, deployed or not yet."""
     beats = _beats(deployment)
     supervisor = deployment.supervisor
-    names = [n for n in ORDER if n != "broker" or not deployment.places.kafka_bootstrap_servers]
+    names = (*deployment.foundation, *SERVICES)
     deployed = {name for name in names if supervisor.spec(name) is not None}
     return [
         _row(supervisor.status(name), beats.get(name)) if name in deployed else Row(name, "not deployed", healthy=False)
@@ -134,7 +133,7 @@ def table_of(rows: list[Row], title: str = "") -> Table:
 def show(*, watch: bool, as_json: bool) -> int:
     """Print the services; return 0 when all are healthy, 1 otherwise."""
     places = read_places()
-    deployment = Deployment(places, read_project(places.config))
+    deployment = Deployment(places, read_project(places))
     rows = rows_of(deployment)
     healthy = all(row.healthy for row in rows)
     if as_json:
@@ -192,8 +191,9 @@ def print_logs(service: str, lines: int, *, follow: bool) -> None:
         When there is no such service.
     """
     places = read_places()
-    supervisor = Deployment(places, read_project(places.config)).supervisor
-    names = [name for name in ORDER if name in supervisor.names()]
+    deployment = Deployment(places, read_project(places))
+    supervisor = deployment.supervisor
+    names = [name for name in (*deployment.foundation, *SERVICES) if name in supervisor.names()]
     if service and service not in names:
         raise UsageError(f"no service '{service}' was deployed here; there are {', '.join(names) or 'none'}")
     wanted = [service] if service else names
@@ -234,5 +234,8 @@ def _control(deployment: Deployment) -> Iterator[Control | None]:
 
 def _market(deployment: Deployment) -> str:
     market = deployment.project.market
-    speed = f"{market.speed:g}x" if market.speed else "full speed"
-    return f"market: {market.source}, {speed}; {', '.join(deployment.project.instruments)}"
+    if market.source == "auto":
+        return "market: not settled before the first 'tidemill up'"
+    speed = "live" if market.source in LIVE else f"{market.speed:g}x" if market.speed else "full speed"
+    made_up = "SIMULATED, " if market.simulated else ""
+    return f"market: {made_up}{market.source}, {speed}; {', '.join(deployment.project.instruments)}"

@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -17,7 +16,9 @@ from rich.live import Live
 
 from domain.config import Places
 from domain.errors import BadState, UsageError
+from domain.services import SERVICES
 from orchestration.deployment import DAGSTER, Deployment
+from orchestration.opening import settled_project
 from orchestration.settings import read_places, read_project
 from orchestration.status import Row, rows_of, table_of
 
@@ -39,12 +40,12 @@ def up(wait_s: float) -> None:
     from orchestration.instance import prepare_instance
 
     places = read_places()
-    deployment = Deployment(places, read_project(places.config))
+    deployment = Deployment(places, settled_project(places))
     places.home.mkdir(parents=True, exist_ok=True)
     _refuse_taken_ports(places, deployment)
     prepare_instance(places.home, places.dagster_url)
     began = time.monotonic()
-    for name in _foundation(places):
+    for name in deployment.foundation:
         deployment.start(name)
     where = f"Dagster http://127.0.0.1:{places.dagster_port}   predictions http://127.0.0.1:{places.serving_port}/predictions"
     print(f"started; {where}", flush=True)  # noqa: T201 - the command's answer
@@ -57,32 +58,27 @@ def up(wait_s: float) -> None:
 def down() -> None:
     """Stop every service of this home; Dagster first, so that it deploys nothing more."""
     places = read_places()
-    deployment = Deployment(places, read_project(places.config))
+    deployment = Deployment(places, read_project(places))
     supervisor = deployment.supervisor
     for name in DAGSTER:
         if supervisor.spec(name) is not None:
             supervisor.stop(name)
-    stopped = supervisor.stop_all(last=("broker",))
+    stopped = supervisor.stop_all(last=("exchange", "broker"))
     names = sorted({status.name for status in stopped} | {name for name in DAGSTER if supervisor.spec(name)})
     print(f"stopped: {', '.join(names) or 'nothing was running'}")  # noqa: T201
-
-
-def _foundation(places: Places) -> Iterator[str]:
-    if not places.kafka_bootstrap_servers:
-        yield "broker"
-    yield from DAGSTER
 
 
 def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
     ours = {
         "broker": (places.broker_port, "TIDEMILL_BROKER_PORT"),
+        "exchange": (places.exchange_port, "TIDEMILL_EXCHANGE_PORT"),
         "dagster-webserver": (places.dagster_port, "TIDEMILL_DAGSTER_PORT"),
         "predictor": (places.serving_port, "TIDEMILL_SERVING_PORT"),
     }
     for name, (port, variable) in ours.items():
         if deployment.supervisor.spec(name) and deployment.supervisor.status(name).phase == "running":
             continue
-        if name == "broker" and places.kafka_bootstrap_servers:
+        if name not in {*deployment.foundation, *SERVICES}:
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -122,7 +118,7 @@ def _wait_quietly(deployment: Deployment, until: float) -> list[dict[str, Any]]:
 
 def _served(deployment: Deployment, until: float, rows: list[Row]) -> list[dict[str, Any]]:
     for row in rows:
-        if row.name in {"broker", *DAGSTER} and row.phase in {"failed", "crash_loop"}:
+        if row.name in deployment.foundation and row.phase in {"failed", "crash_loop"}:
             tail = " | ".join(deployment.supervisor.tail(row.name, 3))
             raise BadState(f"{row.name} gave up: {row.note}; its log ends: {tail}")
     try:

@@ -53,6 +53,8 @@ class Ingest:
         if self._feed is None:
             raise BadState("ingest: work before open")
         events = self._feed.poll(POLL, wait_s)
+        for refused in self._feed.refused():
+            self._dead.refuse(Records(self._topic, -1, [-1], [refused.frame]), 0, refused.error)
         by_instrument: dict[str, list[Trade | Bar]] = {}
         for event in events:
             by_instrument.setdefault(event.instrument, []).append(event)
@@ -81,6 +83,7 @@ class Ingest:
                 "watermark": self._newest,
                 "simulated": self._source.simulated,
                 "dead_letters": self._dead.totals,
+                **({"feed": dict(self._feed.health)} if self._feed is not None and self._feed.health else {}),
             },
         )
 

@@ -53,7 +53,7 @@ def mill_at(home: Path, toml: str = TOML) -> Mill:
     home.mkdir(parents=True, exist_ok=True)
     (home / "tidemill.toml").write_text(toml)
     places = Places(home=home, config=home / "tidemill.toml")
-    return Mill(read_project(places.config), places)
+    return Mill(read_project(places), places)
 
 
 def days(first: str = FIRST, last: str = LAST) -> dict[str, str]:

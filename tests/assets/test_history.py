@@ -135,10 +135,10 @@ def test_beside_the_lander_no_row_is_lost_or_doubled(tmp_path, instance):
     rows = bars_to_rows(name, bars, "live").append_column("off", pa.array(range(len(bars)), pa.int64()))
     with mill.lake() as lake:
         land(lake, [Batch("bars", BARS, 0, rows.slice(0, 10), 10, seam)])
-        ends = ends_of(mill, lake, "bars", history_of(mill.project))
+        ends = ends_of(mill, lake, "bars")
         assert ends == {name: seam + 10 * NANOS_PER_MINUTE, "simulated:ETH-USD": seam}
         # Vectors are made from bars, but none of them has landed.
-        assert set(ends_of(mill, lake, "features", history_of(mill.project)).values()) == {seam}
+        assert set(ends_of(mill, lake, "features").values()) == {seam}
     job = definitions(mill.places, mill.project).resolve_job_def("backfill")
     run = job.execute_in_process(
         instance=instance, tags=days("2025-01-03", "2025-01-03"), asset_selection=[dg.AssetKey("bars")]

@@ -65,7 +65,7 @@ def main() -> None:
     places = Places(home=home, config=home / "tidemill.toml")
     memory, had = Memory(), since
     memory._identities = dict.fromkeys((FEATURES, FEATURES_WITH_TARGET), "one broker for both")
-    context = Context(read_project(places.config), places, Control.open(places.control), memory)
+    context = Context(read_project(places), places, Control.open(places.control), memory)
     lake, trainer = context.open_lake(read_only=True), None
     for line in sys.stdin:
         verb, number = line.split()

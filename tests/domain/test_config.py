@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 
-from domain.config import Market, Model, Places, Project, Publish, parse_duration, parse_instrument
+from domain.config import KRAKEN_KEEPS, Market, Model, Places, Project, Publish, parse_duration, parse_instrument
 from domain.fleet import Line
 from tests.domain.samples import LINEAR, LOGISTIC, MINUTE, RLS, SECOND
 
@@ -131,7 +131,40 @@ def test_a_path_belongs_to_a_recorded_market_and_only_there():
 
 
 def test_a_made_up_market_says_so_in_the_name_of_its_instruments():
-    refused("made-up prices; write simulated:B", instruments=["binance:B"])
+    for source in ("simulated", "box", "auto"):
+        refused("made-up prices; write B, or simulated:B", instruments=["binance:B"], market={"source": source})
+
+
+def test_a_live_market_s_prices_carry_its_name_only():
+    refused("is not of kraken; write B without a venue", instruments=["binance:B"], market={"source": "kraken"})
+    refused("is not of binance", instruments=["simulated:B"], market={"source": "binance"})
+
+
+@pytest.mark.parametrize(
+    ("source", "venue"),
+    [
+        ("binance", "binance"),
+        ("kraken", "kraken"),
+        ("box", "simulated"),
+        ("auto", "simulated"),
+        ("simulated", "simulated"),
+    ],
+)
+def test_a_symbol_alone_is_of_the_market_s_venue(source, venue):
+    project = Project(**RIGHT | {"instruments": ["BTC-USDT", f"{venue}:ETH-USDT"], "market": {"source": source}})
+    assert project.instruments == (f"{venue}:BTC-USDT", f"{venue}:ETH-USDT")
+    refused("lists a name twice", instruments=["BTC-USDT", f"{venue}:BTC-USDT"], market={"source": source})
+
+
+def test_files_say_their_venues_themselves():
+    refused("is not an instrument", instruments=["BTC-USD"], market={"source": "recorded", "path": ["x"]})
+
+
+def test_history_reaches_no_further_back_than_the_exchange_tells():
+    week, minute = 7 * 86_400 * 10**9, 60 * 10**9
+    assert Market(source="binance").history_ns(minute) == week
+    assert Market(source="kraken").history_ns(minute) == KRAKEN_KEEPS * minute
+    assert Market(source="kraken", history_days=1).history_ns(3600 * 10**9) == week // 7
 
 
 def test_numbers_out_of_their_bounds_are_refused():

@@ -46,5 +46,5 @@ def test_candles_must_be_as_long_as_the_projects_bars(tmp_path):
 
 def test_an_unknown_source_is_refused():
     market = Market.model_construct(source="dice", path=())
-    with pytest.raises(UsageError, match=r"unknown source 'dice'; set market\.source to simulated or recorded"):
+    with pytest.raises(UsageError, match=r"unknown source 'dice'; set market\.source to auto, binance, "):
         source_of(Project.model_construct(instruments=("x:Y",), market=market, fleet=FLEET))

@@ -269,7 +269,7 @@ def test_without_internet_a_feed_tries_on_and_says_so_once(said):
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     nowhere = Address(f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}")
-    source = Live(Toy(nowhere), lambda: ToyRest(nowhere), (A,), START, 7, tempo=QUICK)
+    source = Live(Toy(nowhere), lambda: ToyRest(nowhere), (A,), START, 7 * NANOS_PER_DAY, tempo=QUICK)
     feed = source.open({}, 1.0)
     until(lambda: "check the network" in feed.health["problem"])
     until(lambda: feed.health["waiting"])
@@ -374,7 +374,7 @@ def test_history_that_is_left_early_lets_go_of_its_client(exchange):
         async def __aexit__(self, *_):
             left.append(self)
 
-    source = Live(Toy(exchange.address), lambda: Rest(exchange.address), (A,), START, 7)
+    source = Live(Toy(exchange.address), lambda: Rest(exchange.address), (A,), START, 7 * NANOS_PER_DAY)
     tables = source.history(A, START, START + 3 * NANOS_PER_DAY)
     next(tables)
     assert not left

@@ -67,7 +67,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(args, env, word, tmp_path):
         ('interval = "soon"', "not a duration"),
         ("instruments = []", "instruments"),
         ("instruments = [", "Invalid"),
-        ('instruments = ["BTC"]', "venue:SYMBOL"),
+        ('instruments = ["B TC"]', "venue:SYMBOL"),
         ('instruments = ["binance:BTC-USDT"]', "made-up"),
     ],
 )
@@ -91,7 +91,7 @@ def test_status_before_anything_runs_says_so_and_makes_nothing(tmp_path):
     found = json.loads(done.stdout)
     assert found["healthy"] is False
     assert {row["phase"] for row in found["services"]} == {"not deployed"}
-    assert "simulated" in found["market"]
+    assert found["market"] == "market: not settled before the first 'tidemill up'"
     assert not home.exists()
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_wish_for_a_replay_is_one_line_before_anything_starts(args, word
 def test_status_names_every_version_that_was_refused_with_the_reason(tmp_path):
     places = Places(home=tmp_path / "home")
     with Control.open(places.control) as control:
-        registry, line = Registry(control, places.models), "simulated:BTC-USD"
+        registry, line = Registry(control, places.models), "simulated:BTC-USDT"
         lease = Leases(control).acquire(line, "test", 60)
         for n in range(7):
             info = VersionInfo(kind="update", watermark=n, n_learned=n, digest=str(n))
@@ -141,7 +141,7 @@ def test_status_names_every_version_that_was_refused_with_the_reason(tmp_path):
     assert [refusal["number"] for refusal in found] == [7, 6, 5, 4, 3, 2, 1]
     assert found[0].items() >= {"line": line, "reason": "its sha256 is not the published one"}.items()
     shown = " ".join(tidemill("status", TIDEMILL_HOME=str(places.home)).stdout.split())
-    assert "refused: simulated:BTC-USD version 7 by predictor, " in shown
+    assert "refused: simulated:BTC-USDT version 7 by predictor, " in shown
     assert "UTC: its sha256 is not the published one" in shown
     assert "2 more" in shown
 

@@ -190,13 +190,13 @@ import sys
 from orchestration.bootstrap import rehearse_service
 from orchestration.settings import read_places, read_project
 places = read_places()
-rehearse_service(sys.argv[1], places, read_project(places.config))
+rehearse_service(sys.argv[1], places, read_project(places))
 files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
 print("\\n".join(file for file in files if file))
 """
     home = tmp_path / "home"
     env = os.environ | {"TIDEMILL_HOME": str(home), "TIDEMILL_CONFIG": str(home / "tidemill.toml")}
-    assert read_project(home / "tidemill.toml") == project
+    assert read_project(Places(home=home, config=home / "tidemill.toml")) == project
     rehearsals = {
         name: subprocess.Popen(
             [sys.executable, "-c", code, name], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -169,7 +169,7 @@ def test_what_failed_its_rehearsal_is_not_asked_for_again_until_something_change
     mill.places.config.write_text(TOML.replace("[market]", "[publish]\nexamples = 7\n[market]"))
     tick(sensor)
     assert requests(tick(sensor))
-    refused = " ".join(Deployment(mill.places, read_project(mill.places.config)).fingerprint("trainer").values())
+    refused = " ".join(Deployment(mill.places, read_project(mill.places)).fingerprint("trainer").values())
     run = instance.create_run_for_job(bare_job(REDEPLOY, key_of("trainer")), status=dg.DagsterRunStatus.FAILURE)
     instance.add_run_tags(run.run_id, {refusal_tag("trainer"): refused})
     red = tick(sensor)

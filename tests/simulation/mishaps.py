@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 from domain.errors import TidemillError
@@ -229,7 +230,6 @@ class Mishaps:
         from assets import backfill, history
 
         world, project = self.world, self.world.project
-        days = SimpleNamespace(start=world.market.start, until=world.market.opens)
         first = self.rng.choice((world.market.start, world.market.opens)) // NANOS_PER_DAY * NANOS_PER_DAY
         first += self.rng.choice((0, NANOS_PER_DAY))
         makers = (
@@ -240,9 +240,9 @@ class Mishaps:
         with self._as_backfill():
             for table, write in makers:
                 with world.pool.open() as lake:
-                    ends = history.ends_of(_mill(world), lake, table, days)
+                    ends = history.ends_of(_mill(world), lake, table)
                     for name in project.instruments:
-                        start, end = max(first, days.start), min(first + NANOS_PER_DAY, ends[name])
+                        start, end = max(first, world.market.start), min(first + NANOS_PER_DAY, ends[name])
                         if start < end:
                             write(lake, project, name, start, end, "backfill")
                             world.trace.note("backfilled", table, start, end)
@@ -279,7 +279,10 @@ def _mill(world: World) -> SimpleNamespace:
     def control():
         yield world.ledger
 
-    return SimpleNamespace(control=control, places=world.places, project=world.project)
+    market = world.project.market.model_copy(update={"opens": datetime.fromtimestamp(world.market.opens / 1e9, UTC)})
+    return SimpleNamespace(
+        control=control, places=world.places, project=world.project.model_copy(update={"market": market})
+    )
 
 
 def good_line(world: World, name: str):

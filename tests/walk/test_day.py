@@ -18,12 +18,12 @@ from warehouse.lake import Lake
 from warehouse.registry import Registry
 from warehouse.roles import Roles
 
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
+BTC, ETH = "simulated:BTC-USDT", "simulated:ETH-USDT"
 GROUPS = {
     "history": ("bars", "features", "examples"),
     "models": ("initial_model", "prediction_performance"),
     "model_versions": tuple(
-        f"simulated_{name}_USD{part}" for name in ("BTC", "ETH") for part in ("", "_challenger")
+        f"simulated_{name}_USDT{part}" for name in ("BTC", "ETH") for part in ("", "_challenger")
     ),
     "services": ("ingest", "featurizer", "trainer", "challenger", "predictor", "lander", "predictions"),
 }  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_range_of_days_is_backfilled_by_one_run(mill, screen):
 
 
 def test_versions_of_a_line_are_plotted(mill, screen):
-    key = ["model_versions", "simulated_BTC_USD"]
+    key = ["model_versions", "simulated_BTC_USDT"]
     wait_for("two versions are noted", 180, lambda: len(materializations(mill, *key)) > 1)
     screen.open(f"/assets/{'/'.join(key)}?view=overview")
     screen.press("Plots")
@@ -129,8 +129,8 @@ def test_a_line_is_retrained_promoted_rolled_back_and_released(mill, screen):
         assert served()[1] == challenger
         wait_for("status says so", 30, lambda: "held" not in status_of("predictor")["version"])
 
-    key = ("model_versions", "simulated_ETH_USD")
-    said = "hold: to compare; version 1 of simulated:ETH-USD serves"
+    key = ("model_versions", "simulated_ETH_USDT")
+    said = "hold: to compare; version 1 of simulated:ETH-USDT serves"
     [decision] = wait_for(
         "the rollback is noted", 60,
         lambda: [event for event in materializations(mill, *key) if event["description"] == said],
@@ -183,7 +183,7 @@ def test_what_was_served_is_judged_in_pictures_and_by_every_check(mill, screen):
     assert run["status"] == "SUCCESS"
     screen.open("/assets/prediction_performance?view=overview")
     screen.press("Plots")
-    plot = screen.page.get_by_text("skill_volatility_vs_frozen simulated_BTC_USD").first
+    plot = screen.page.get_by_text("skill_volatility_vs_frozen simulated_BTC_USDT").first
     plot.scroll_into_view_if_needed()
     screen.look("day-8-performance")
 

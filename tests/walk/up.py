@@ -53,6 +53,9 @@ class Mill:
         self.env = {
             **os.environ,
             "TIDEMILL_HOME": str(home),
+            # Not "auto": where there is internet, a test would learn from the live market.
+            "TIDEMILL_MARKET": "box",
+            "TIDEMILL_EXCHANGE_PORT": str(free_port()),
             "TIDEMILL_BROKER_PORT": str(free_port()),
             "TIDEMILL_DAGSTER_PORT": str(self.dagster),
             "TIDEMILL_SERVING_PORT": str(self.serving),

@@ -1,0 +1,86 @@
+"""A home's opening: which market it holds, and when its stream begins, settled once when the home begins."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from domain.config import LIVE, SETTLED, Places, Project, Source
+from domain.errors import Unavailable
+from domain.events import NANOS_PER_SECOND
+from orchestration.settings import Opening, asked_market, read_project
+from warehouse.files import write_atomic
+
+AUTO: tuple[Source, ...] = ("binance",)
+"""Exchanges that ``auto`` asks, in this order."""
+
+ANSWERS_WITHIN_S, PATIENCE_S = 2.0, 30.0
+"""Seconds that an exchange is waited for: where another market will do, and where it was asked for by name."""
+
+
+def settled_project(places: Places) -> Project:
+    """Return what to predict; where the home's market is not settled yet, settle it.
+
+    Raises
+    ------
+    UsageError
+        When the configuration is unfit, or the exchange lacks an instrument.
+    Unavailable
+        When the exchange that is asked for cannot be reached, is in maintenance, or this machine's clock is wrong.
+    """
+    project = read_project(places)
+    asked = project.market.source
+    if Opening.of(places) is not None or not (asked in SETTLED or places.market):
+        return project
+    log = structlog.get_logger()
+    source: Source = "box" if asked == "auto" else asked
+    opens = project.market.opens
+    if asked in LIVE:
+        opens = _asked(asked, project, PATIENCE_S)
+    elif asked == "auto":
+        for name in AUTO:
+            try:
+                source, opens = name, _asked(name, project, ANSWERS_WITHIN_S)
+                break
+            except Unavailable as error:
+                log.info("no live market", exchange=name, why=str(error))
+    _write(places, _opening(places, source, opens))
+    log.info("market", source=source, opens=opens.isoformat(), simulated=source not in LIVE)
+    return read_project(places)
+
+
+def join(places: Places, project: Project, instruments: Sequence[str], clock: int) -> Project:
+    """Let instruments join a home whose market has come to ``clock`` (ns), where their own streams then begin.
+
+    One that has joined keeps its moment.
+    """
+    moment = datetime.fromtimestamp(clock // project.interval * project.interval / NANOS_PER_SECOND, UTC)
+    opening = Opening.of(places) or _opening(places, project.market.source, project.market.opens)
+    joins = {**dict.fromkeys(instruments, moment), **opening.joins}
+    if joins != opening.joins:
+        _write(places, opening.model_copy(update={"joins": joins}))
+    return read_project(places)
+
+
+def _opening(places: Places, source: Source, opens: datetime) -> Opening:
+    said = tomllib.loads(places.config.read_text("utf-8"))
+    return Opening(source=source, opens=opens, configured=asked_market(places.model_copy(update={"market": ""}), said))
+
+
+def _write(places: Places, opening: Opening) -> None:
+    places.home.mkdir(parents=True, exist_ok=True)
+    write_atomic(Opening.path(places), opening.model_dump_json(indent=1).encode())
+
+
+def _asked(name: str, project: Project, patience_s: float) -> datetime:
+    """Return the last whole bar of a live exchange's clock, when it answers and trades all instruments."""
+    from markets.catalog import exchange_of
+
+    instruments = tuple(f"{name}:{instrument.partition(':')[2]}" for instrument in project.instruments)
+    market = project.market.model_copy(update={"source": name})
+    asked = project.model_copy(update={"market": market, "instruments": instruments})
+    now = exchange_of(asked, Places(), patience_s).now()
+    return datetime.fromtimestamp(now // project.interval * project.interval / NANOS_PER_SECOND, UTC)
