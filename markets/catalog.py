@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain.config import LIVE, Places, Project
+from domain.config import LIVE, Market, Places, Project
 from domain.errors import UsageError
 from markets.findings import lasting
 from markets.pacing import WALL, Clock
@@ -13,7 +13,10 @@ from markets.simulated import Simulated
 from markets.source import Source
 
 if TYPE_CHECKING:  # what talks to exchanges is loaded for markets that have one
+    from collections.abc import Callable
+
     from markets.live import Live
+    from markets.venue import Venue
 
 
 def source_of(project: Project, places: Places | None = None, clock: Clock = WALL) -> Source:
@@ -72,23 +75,32 @@ def exchange_of(project: Project, places: Places | None = None, patience_s: floa
 
     import structlog
 
-    from markets.binance import Binance
-    from markets.kraken import Kraken
     from markets.live import Live
     from markets.rest import PATIENCE_S, RestClient
     from markets.venue import Address
 
-    market, live = project.market, project.market.source in LIVE
-    venue = Kraken(market.venue) if market.source == "kraken" else Binance(market.venue)
-    places = places or Places()
-    port = places.exchange_port
-    address = venue.address if live else Address(f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}")
-    rest = partial(
-        RestClient, address.rest, venue.weight_a_minute, PATIENCE_S if patience_s is None else patience_s,
-        tell=structlog.get_logger().bind(exchange=market.source).info,
-    )  # fmt: skip
+    market, live, places = project.market, project.market.source in LIVE, places or Places()
+    tell = structlog.get_logger().bind(exchange=market.source).info
+    venue = _venue(market, places, tell)
+    local = f"127.0.0.1:{places.exchange_port}"
+    address = venue.address if live else Address(f"http://{local}", f"ws://{local}")
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    rest = partial(RestClient, address.rest, venue.weight_a_minute, patience_s, tell=tell)
     return Live(
         venue, rest, project.instruments, market.opens_ns, market.history_ns(project.interval),
         interval=project.interval, address=address, simulated=not live,
         record=places.home / "recordings" if market.record else None,
     )  # fmt: skip
+
+
+def _venue(market: Market, places: Places, tell: Callable[[str], object]) -> Venue:
+    from markets.archives import BASE, ArchivedBinance
+    from markets.binance import Binance
+    from markets.downloads import Downloads
+    from markets.kraken import Kraken
+
+    if market.source == "kraken":
+        return Kraken()
+    if market.source == "binance":
+        return ArchivedBinance(lambda: Downloads(places.home / "archives", BASE, tell=tell), tell)
+    return Binance(market.venue)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from domain.config import Market, Model, Project
+from domain.config import Market, Model, Places, Project
 from domain.errors import UsageError
-from markets.catalog import source_of
+from markets.catalog import simulated_of, source_of
+from markets.recorded import Recorded
+from tests.markets.box import box_of
 from tests.markets.samples import MINUTE, candles, trades, write
 
 FLEET = (Model(name="rls", kind="rls", targets=("price_change", "direction", "volatility")),)
@@ -48,3 +50,28 @@ def test_an_unknown_source_is_refused():
     market = Market.model_construct(source="dice", path=())
     with pytest.raises(UsageError, match=r"unknown source 'dice'; set market\.source to auto, binance, "):
         source_of(Project.model_construct(instruments=("x:Y",), market=market, fleet=FLEET))
+
+
+@pytest.mark.parametrize(("source", "instrument"), [("binance", "binance:BTC-USDT"), ("kraken", "kraken:BTC-USDT")])
+def test_a_live_exchange_has_candles_before_its_trades_and_is_asked_nothing_yet(source, instrument):
+    live = source_of(project(Market(source=source), "BTC-USDT", interval="5m"))
+    assert (live.kind, live.interval, live.simulated) == ("trades", 5 * MINUTE, False)
+    assert live.instruments == (instrument,)
+
+
+def test_the_box_is_read_where_it_answers_and_recorded_when_wanted(tmp_path):
+    asked = project(Market(source="box", record=True), "BTC-USDT")
+    with box_of(simulated_of(asked), 600.0) as box:
+        places = Places(home=tmp_path, exchange_port=int(box.url.rpartition(":")[2]))
+        source = source_of(asked, places)
+        assert source.simulated
+        feed = source.open({}, 1.0)
+        trades = []
+        while len(trades) < 50:
+            trades += feed.poll(1_000, 1.0)
+        feed.close()
+    files = [str(path) for path in (tmp_path / "recordings").rglob("*trades*.parquet")]
+    kept = Recorded(files, instruments=["simulated:BTC-USDT"])
+    [table] = kept.history("simulated:BTC-USDT", 0, 2**62)
+    assert table.trade_id.tolist() == [trade.trade_id for trade in trades]
+    assert table.price.tolist() == [trade.price for trade in trades]
