@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from domain.errors import Unavailable
-from markets.patience import WALL, Passing, Patience, Tell, Timing
+from markets.patience import WALL, Every, Passing, Patience, Tell, Timing
 from markets.rest import PATIENCE_S, client_for, demand_success, mapped
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +34,7 @@ class Downloads:
     patience_s
         Seconds without progress for which a download is repeated.
     tell
-        Is told of waits and of wrong files.
+        Is told of waits, at most every few seconds, and of wrong files.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Downloads:
         self._cache = cache
         self._base = base
         self._tell = tell
-        self._patience = Patience(patience_s, timing, tell)
+        self._patience = Patience(patience_s, timing, Every(tell, timing))
         self._client = client_for(base)
 
     async def __aenter__(self) -> Self:

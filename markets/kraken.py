@@ -42,7 +42,14 @@ _SLACK_NS = 1_000_000
 """A trade's time may differ in its last digits between stream and request: pages begin this much earlier."""
 
 _TRIES = 5
-_FOR_GOOD = ("EQuery:", "EGeneral:Invalid", "EGeneral:Unknown", "EGeneral:Permission", "EAPI:Invalid", "EAPI:Feature")
+_FOR_GOOD = (
+    "EQuery:",
+    "EGeneral:Invalid",
+    "EGeneral:Unknown method",
+    "EGeneral:Permission",
+    "EAPI:Invalid",
+    "EAPI:Feature",
+)
 """Errors that asking again does not help; others (``EService``, ``EAPI:Rate limit exceeded``, a lockout) pass."""
 
 _PASSING = ("EService", "EAPI:Rate", "msg rate", "nternal")

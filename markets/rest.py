@@ -109,14 +109,25 @@ class RestClient:
 
 
 def client_for(base: str) -> httpx.AsyncClient:
-    """Return a client of a base URL, to be closed by whoever has it."""
+    """Return a client of a base URL, to be closed by whoever has it.
+
+    Raises
+    ------
+    UsageError
+        When the environment names a proxy or authorities that cannot be used.
+    """
     url = httpx.URL(base)
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(TIMEOUT_S, connect=10.0),
-        trust_env=url.host not in LOOPBACK,
-        verify=url.scheme == "https",  # without TLS, reading its authorities would be 0.1 s for nothing
-        headers={"User-Agent": "tidemill"},
-    )
+    try:
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(TIMEOUT_S, connect=10.0),
+            trust_env=url.host not in LOOPBACK,
+            verify=url.scheme == "https",  # without TLS, reading its authorities would be 0.1 s for nothing
+            headers={"User-Agent": "tidemill"},
+        )
+    except (ImportError, ValueError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise UsageError(f"{host_of(url)} cannot be asked: {said}; check HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE, "
+                         "and name an HTTP proxy")  from error  # fmt: skip
 
 
 def host_of(url: httpx.URL | str) -> str:

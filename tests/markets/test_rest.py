@@ -246,6 +246,22 @@ def test_loopback_is_asked_without_the_proxy(refusing_proxy, monkeypatch):
         assert asked(server, "/") == [b"[]"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1", "SOCKS"),
+        ("HTTPS_PROXY", "ftp://127.0.0.1:1", "ftp"),
+        ("SSL_CERT_FILE", "/nowhere/authorities.pem", "No such file"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_one_line(name, value, words, monkeypatch):
+    monkeypatch.setenv(name, value)
+    message = refused("https://api.exchange.example", UsageError)
+    assert message.startswith("api.exchange.example cannot be asked: ")
+    assert words in message
+    assert "check HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE" in message
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """Return the key and the certificate of one day of 2020, and of these years."""
