@@ -160,14 +160,16 @@ def date_of(ts: int) -> str:
 
 def _read_candles(path: Path, interval: int, day: int) -> BarTable:
     with _opened(path) as file:
-        lines = list(csv.reader(io.TextIOWrapper(file, "utf-8")))
+        lines = [line for line in csv.reader(io.TextIOWrapper(file, "utf-8", "replace")) if line]
     if lines and not lines[0][0].isdecimal():  # a header, should there ever be one
         del lines[0]
     try:
         rows = msgspec.convert(lines, list[Kline], strict=False)
     except msgspec.ValidationError as error:
         raise BadRecord("schema", f"{path} holds a line that is no candle: {error}") from error
-    table = candle_table(rows, _unit(rows[0].opened) if rows else MS, interval)
+    if not rows:
+        raise BadRecord("schema", f"{path} holds no candle")
+    table = candle_table(rows, _unit(rows[0].opened), interval)
     opened = table.ts - interval
     _demand_day(path, opened, day)
     if np.any(np.diff(opened) <= 0):
@@ -201,7 +203,7 @@ def _trades_of(batch: pa.RecordBatch) -> TradeTable:
     columns: list[npt.NDArray[Any]] = [np.from_dlpack(batch.column(name)) for name in _USED[:4]]
     ids, price, size, time = columns
     maker = np.from_dlpack(batch.column("isBuyerMaker").cast(pa.int8()))
-    unit = _unit(int(time[0])) if len(time) else MS
+    unit = _unit(int(time[0]))
     # The buyer was the maker: the taker sold.
     return TradeTable(time * unit, ids, price, size, np.where(maker, SELL, BUY).astype(np.int8))
 
@@ -212,7 +214,7 @@ def _unit(time: int) -> int:
 
 
 def _demand_day(path: Path, ts: Ints, day: int) -> None:
-    if len(ts) and not (day <= ts.min() and ts.max() < day + NANOS_PER_DAY):
+    if not (day <= ts.min() and ts.max() < day + NANOS_PER_DAY):
         raise BadRecord("schema", f"{path} holds times outside {date_of(day)}; has the archive changed its format?")
 
 

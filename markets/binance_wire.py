@@ -111,8 +111,8 @@ def candle_table(rows: Sequence[Kline], unit: int, interval: int) -> BarTable:
 
     Notes
     -----
-    A bar of the same trades is the same to the bit, but for its ``vwap``: a decimal text becomes the nearest float64,
-    and what takers sold is subtracted in whole units of 1e-8, then divided.
+    A bar of the same trades is the same to the bit, its ``vwap`` where price times size has no more than 8 decimals: a
+    decimal text becomes the nearest float64, and what takers sold is subtracted in whole units of 1e-8, then divided.
     """
     values = np.empty((len(rows), len(BAR_COLUMNS)), np.float64)
     for at, row in enumerate(rows):

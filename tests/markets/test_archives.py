@@ -78,6 +78,9 @@ def test_a_day_of_candles_is_bars_in_either_unit(server, archive, tmp_path, day,
         ("\n".join(",".join(kline(START + k * HOUR, 1_000_000)) for k in (1, 0)), "out of order"),
         ("\n".join(",".join(kline(START, 1_000_000)) for k in (1, 0)), "out of order"),
         (",".join(kline(START, 1_000_000)[:5]), "no candle"),
+        ("\n1\n", "no candle"),
+        ("\xff1\n", "no candle"),
+        ("", "no candle"),
         (",".join(kline(START, 1_000_000)).replace("12.0", "x"), "cannot be read"),
     ],
 )
@@ -133,6 +136,7 @@ def test_a_day_of_trades_comes_in_order_and_in_pieces(server, archive, tmp_path,
         (line(1, "five", "1.0", START // 1_000_000, True), "no trade"),
         (line(1, "5.0", "1.0", START // 1_000_000, "maybe"), "no trade"),
         ("1,2\n", "no trade"),
+        ("", "no trade"),
     ],
 )
 def test_trades_of_something_else_are_refused(server, archive, tmp_path, text, words):
