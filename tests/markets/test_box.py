@@ -162,6 +162,18 @@ def test_a_clock_that_was_stopped_goes_on_where_it_stopped(tmp_path):
     assert MarketClock(OPENS + DAY, 60, path, lambda: wall[0]).now() == OPENS + DAY, "another opening is another market"
 
 
+def test_a_clock_that_leaps_goes_on_from_there_and_never_back(tmp_path):
+    wall = [100.0]
+    clock = MarketClock(OPENS, 60, tmp_path / "clock", lambda: wall[0])
+    wall[0] += 10.0
+    clock.advance(OPENS + 3_600 * SECOND)
+    assert clock.now() == OPENS + 3_600 * SECOND
+    wall[0] += 2.0
+    clock.advance(OPENS + 60 * SECOND)
+    assert clock.now() == OPENS + 3_720 * SECOND
+    assert MarketClock(OPENS, 60, tmp_path / "clock", lambda: wall[0]).now() >= OPENS + 3_720 * SECOND
+
+
 def test_a_file_that_holds_no_clock_is_refused(tmp_path):
     path = tmp_path / "clock"
     path.write_text("noon")

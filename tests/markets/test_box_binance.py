@@ -12,6 +12,7 @@ import websockets
 from domain.events import NANOS_PER_DAY as DAY
 from domain.events import NANOS_PER_MINUTE as MINUTE
 from markets.box.binance_rest import AGGREGATE_IDS_FROM
+from markets.box.budget import Budget
 from markets.recorded import Recorded
 from markets.simulated import Simulated
 from tests.markets.box import box_of
@@ -164,15 +165,25 @@ def test_a_request_that_makes_no_sense_is_refused_as_the_exchange_refuses_it(box
     assert message in error["msg"]
 
 
-def test_weights_add_up_and_beyond_the_budget_is_429_until_the_minute_ends(market):
-    with box_of(market, speed=0, weight_a_minute=40) as box:
-        box.get("/api/v3/exchangeInfo")
-        box.get("/api/v3/klines?symbol=BTCUSD&interval=1m")
-        status, error, headers = box.refusal("/api/v3/trades?symbol=BTCUSD")
-        assert box.state()["weight_used"] in {47, 25}, "a minute may have ended meanwhile"
-    if headers["X-MBX-USED-WEIGHT-1M"] == "47":
-        assert (status, error["code"]) == (429, -1003)
-        assert 1 <= int(headers["Retry-After"]) <= 60
+def test_weights_add_up_until_the_minute_ends():
+    wall = [120.0]
+    budget = Budget(40, lambda: wall[0])
+    waits = []
+    for passed, weight in ((0, 20), (30, 20), (15, 2), (14, 2), (1, 25)):
+        wall[0] += passed
+        waits.append(budget.spend(weight))
+    assert waits == [0, 0, 15, 1, 0]
+    assert budget.used == 25
+
+
+def test_beyond_the_budget_is_429_with_the_seconds_to_wait(market):
+    with box_of(market, speed=0, weight_a_minute=19) as box:
+        assert box.get("/api/v3/ping") == {}
+        status, error, headers = box.refusal("/api/v3/exchangeInfo")
+    assert (status, error["code"]) == (429, -1003)
+    assert "current limit is 19 request weight per 1 MINUTE" in error["msg"]
+    assert 1 <= int(headers["Retry-After"]) <= 60
+    assert 20 <= int(headers["X-MBX-USED-WEIGHT-1M"]) <= 21
 
 
 def test_times_are_in_microseconds_where_they_were_asked_for(box):
