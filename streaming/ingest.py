@@ -63,7 +63,8 @@ class Ingest:
             self._writer.send(self._topic, self._partition[instrument], instrument, values)
             self._sent += len(values)
         if events:
-            self._newest = max(self._newest, events[-1].ts_event)
+            # A live exchange's events are in order for each instrument only.
+            self._newest = max(self._newest, *(event.ts_event for event in events))
         return len(events)
 
     def save(self) -> None:

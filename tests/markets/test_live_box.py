@@ -34,7 +34,7 @@ def market():
 
 def source_of(venue, box, **options):
     venue.silence_s, venue.lifetime_s = 0.6, 1.5
-    return Live(venue, lambda: RestClient(box.address.rest, venue.weight_a_minute), (BTC, ETH), OPENS, 1,
+    return Live(venue, lambda: RestClient(box.address.rest, venue.weight_a_minute), (BTC, ETH), OPENS, NANOS_PER_DAY,
                 address=box.address, simulated=True, tempo=TEMPO, **options)  # fmt: skip
 
 
