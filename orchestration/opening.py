@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from domain.config import LIVE, SETTLED, Places, Project, Source
-from domain.errors import Unavailable
+from domain.errors import Unavailable, UsageError
 from domain.events import NANOS_PER_SECOND
 from orchestration.settings import Opening, asked_market, read_project
 from warehouse.files import write_atomic
@@ -45,7 +45,7 @@ def settled_project(places: Places) -> Project:
             try:
                 source, opens = name, _asked(name, project, ANSWERS_WITHIN_S)
                 break
-            except Unavailable as error:
+            except (Unavailable, UsageError) as error:  # also where it serves nobody of this country
                 log.info("no live market", exchange=name, why=str(error))
     _write(places, _opening(places, source, opens))
     log.info("market", source=source, opens=opens.isoformat(), simulated=source not in LIVE)

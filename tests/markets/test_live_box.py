@@ -7,7 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from domain.events import NANOS_PER_DAY
+from domain.bars import BAR_COLUMNS
+from domain.errors import Unavailable
+from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from markets.binance import Binance
 from markets.box.faults import KINDS, Faults
 from markets.kraken import Kraken
@@ -74,3 +76,20 @@ def test_a_market_with_every_fault_is_handed_out_whole(market, tmp_path, kind):
     again = drained(Recorded(files(session, "trades")).open({}, 0))
     for name in (BTC, ETH):
         assert [t for t in again if t.instrument == name] == [t for t in got if t.instrument == name]
+
+
+def test_a_candle_that_has_just_ended_is_waited_for(market):
+    with box_of(market, speed=1.0, opens=OPENS) as box:
+        source = source_of(Binance("simulated"), box)
+        tables = list(source.history(BTC, OPENS - 5 * NANOS_PER_MINUTE, OPENS))
+    ts = np.concatenate([table.ts for table in tables])
+    assert ts.tolist() == list(range(OPENS - 4 * NANOS_PER_MINUTE, OPENS + 1, NANOS_PER_MINUTE))
+    *_, last = market.history(BTC, OPENS - NANOS_PER_MINUTE, OPENS)
+    assert tables[-1].values[-1, BAR_COLUMNS.index("close")] == last.price[-1]
+
+
+def test_candles_of_tomorrow_are_refused_in_one_line(market):
+    with box_of(market, speed=1.0, opens=OPENS) as box:
+        source = source_of(Binance("simulated"), box)
+        with pytest.raises(Unavailable, match="s ahead of the exchange's clock; choose earlier days, or wait"):
+            list(source.history(BTC, OPENS, OPENS + NANOS_PER_DAY))
