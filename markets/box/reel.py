@@ -40,12 +40,14 @@ class Reel:
         return min((int(rest.ts[0]) for rest in self._rest if len(rest)), default=self._midnight)
 
     def after(self, n: int) -> int | None:
-        """Return when the ``n`` next trades have happened, ns, or some of them; None when there will be none."""
-        ts: Ints = np.sort(np.concatenate([rest.ts[:n] for rest in self._rest]))
-        if len(ts):
-            return int(ts[min(n, len(ts)) - 1])
+        """Return when the ``n`` next trades have happened, ns, or all until tomorrow's end; None when none will."""
+        ts = _first(self._rest, n)
         ends = self._tape.ends
-        return self._midnight if ends is None or ends >= self._midnight else None
+        if len(ts) == n or (ends is not None and ends < self._midnight):
+            return int(ts[-1]) if len(ts) else None
+        tomorrow = [self._tape.day(name, self._day + 1) for name in self._names]
+        ts = np.concatenate((ts, _first(tomorrow, n - len(ts))))
+        return int(ts[-1]) if len(ts) else self._midnight
 
     def take(self, until: int) -> list[Row]:
         """Return the trades that happened since the last call and until then, that time included."""
@@ -66,6 +68,12 @@ class Reel:
     @property
     def _midnight(self) -> int:
         return (self._day + 1) * NANOS_PER_DAY
+
+
+def _first(parts: list[Booked], n: int) -> Ints:
+    """Return the first times of several, at most ``n``."""
+    ts: Ints = np.sort(np.concatenate([part.ts[:n] for part in parts]))[:n]
+    return ts
 
 
 def _merged(parts: list[tuple[int, Booked]]) -> list[Row]:

@@ -76,8 +76,10 @@ class Wire(WebSocketsSansIOProtocol):
         self.transport.abort()
 
     async def goodbye(self, code: int, reason: str) -> None:
-        """Close the connection properly."""
-        if self.open:
+        """Close the connection properly; a reader that is behind would only hear of it after all the rest."""
+        if not self.writable.is_set():
+            self.vanish()
+        elif self.open:
             await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
     def data_received(self, data: bytes) -> None:

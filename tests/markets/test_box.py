@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from urllib.request import urlopen
 
 import pytest
@@ -80,7 +81,9 @@ def test_a_clock_at_the_readers_pace_waits_for_a_reader_who_pauses(market):
                 await asyncio.sleep(0.2)
                 stood.append(box.state()["now"])
             assert box.state()["connections"] == 1
-            return [json.loads(await connection.recv())["t"] for _ in range(2_000)]
+            ids = [json.loads(await connection.recv())["t"] for _ in range(2_000)]
+            connection.transport.abort()  # a goodbye would wait behind all that is still to be read
+            return ids
 
     with box_of(market, speed=0) as box:
         ids = asyncio.run(asyncio.wait_for(pause(box), 30))
@@ -137,6 +140,20 @@ def test_a_reel_cut_anywhere_has_every_trade_once(market, cuts, after):
     for place, name in enumerate((BTC, ETH)):
         ids = [trade_id for table in market.history(name, start + 1, end + 1) for trade_id in table.trade_id.tolist()]
         assert [row[2] for row in rows if row[0] == place] == ids
+
+
+def test_a_reel_tells_when_the_next_trades_have_happened_over_midnight_and_days_without_any(market, tmp_path):
+    reel = Reel(Tape(market), listings_of([BTC, ETH]), OPENS - 60 * SECOND)
+    for n in (1, 10, 1_000, 50_000):
+        assert len(reel.take(reel.after(n))) == n  # no two of these trades have one time
+    first, later = trades(3), trades(3, start=START + 3 * DAY)
+    rows = {name: first[name] + later[name] for name in first}
+    rows["trade_id"] = list(range(1, 7))
+    source = Recorded([write(tmp_path / "t.parquet", rows)])
+    reel, ids = Reel(Tape(source), listings_of(source.instruments), START - 1), []
+    while (until := reel.after(2)) is not None:
+        ids += [row[2] for row in reel.take(until)]
+    assert ids == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_clock_never_goes_back_over_a_kill_and_loses_a_second_at_most(tmp_path):
@@ -220,22 +237,47 @@ def test_a_box_that_was_ended_goes_on_where_it_was(tmp_path, end):
     assert now >= noted
 
 
+@contextmanager
+def deaf(box):
+    """Yield while there is a connection that reads nothing after the handshake."""
+    host, _, port = box.url.removeprefix("http://").partition(":")
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        one.connect((host, int(port)))
+        one.sendall(
+            b"GET /ws/btcusd@trade/ethusd@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert one.recv(12) == b"HTTP/1.1 101"
+        assert box.state()["connections"] == 1
+        yield
+
+
+def until(box, holds):
+    """Return the box's state when something holds of it."""
+    deadline = time.monotonic() + 20
+    while not holds(state := box.state()):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.01)
+    return state
+
+
 def test_a_reader_that_falls_too_far_behind_is_cut_off(market):
-    with box_of(market, speed=60) as box:
-        host, _, port = box.url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port))) as one:
-            one.sendall(
-                b"GET /ws/btcusd@trade/ethusd@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-                b"Sec-WebSocket-Version: 13\r\n\r\n"
-            )
-            assert one.recv(12) == b"HTTP/1.1 101"
-            assert box.state()["connections"] == 1
-            deadline = time.monotonic() + 20
-            while (state := box.state())["connections"]:
-                assert time.monotonic() < deadline
-                if not state["faults_pending"]:
-                    box.fault("burst", 50_000)
+    with box_of(market, speed=60) as box, deaf(box):
+        for _ in range(3):
+            box.fault("burst", 60_000)
+            until(box, lambda state: not state["faults_pending"])
+        until(box, lambda state: state["connections"] == 0)
+
+
+def test_closing_a_reader_that_is_behind_keeps_nobody_waiting(market):
+    with box_of(market, speed=60) as box, deaf(box):
+        box.fault("burst", 50_000)
+        happened = until(box, lambda state: state["trades_sent"] >= 50_000)["trades_happened"]
+        assert box.state()["connections"] == 1
+        box.fault("close")
+        until(box, lambda state: state["connections"] == 0 and state["trades_happened"] > happened)
 
 
 def test_a_taken_port_is_one_clear_line(market):
