@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from domain.config import Project
 from domain.errors import UsageError
 from domain.events import NANOS_PER_SECOND
 from markets.box.clock import MarketClock
@@ -45,11 +46,11 @@ def serve(
         When a source cannot be served, or the port is taken.
     """
     places = read_places()
-    market = read_project(places).market
-    source, frames = _source(sources, instruments)
+    project = read_project(places)
+    source, frames = _source(sources, instruments, project)
     begins = opening_of(source) if opens is None else _nanos(opens)
     places.home.mkdir(parents=True, exist_ok=True)
-    clock = MarketClock(begins, market.speed if speed is None else speed, places.home / "exchange.clock")
+    clock = MarketClock(begins, project.market.speed if speed is None else speed, places.home / "exchange.clock")
     box = Box(source, clock, port, faults, frames)
     prices = "SIMULATED prices" if source.simulated else "recorded prices"
     print(  # noqa: T201 - the command's answer
@@ -60,10 +61,9 @@ def serve(
     box.run()
 
 
-def _source(sources: Sequence[str], instruments: Sequence[str]) -> tuple[Source, tuple[Path, ...]]:
+def _source(sources: Sequence[str], instruments: Sequence[str], project: Project) -> tuple[Source, tuple[Path, ...]]:
     """Return the market, and its frame files if it is made of nothing else."""
     if list(sources) == [SIMULATED]:
-        project = read_project(read_places())
         market = project.market
         names = instruments or project.instruments
         return Simulated(market.seed, names, market.opens_ns, market.history_days), ()

@@ -22,7 +22,7 @@ from markets.box.faults import Disturbed
 from markets.box.market import Market
 from markets.box.tape import UNIT
 from markets.box.verbatim import Verbatim
-from markets.box.wire import framed
+from markets.box.wire import framed, heard
 
 MESSAGES_A_SECOND = 5
 """What a connection may send; beyond, it is closed."""
@@ -169,7 +169,7 @@ class _Session:
         """Answer messages until the connection ends."""
         times: deque[float] = deque(maxlen=MESSAGES_A_SECOND)
         while True:
-            text = await self._websocket.receive_text()
+            text = await heard(self._websocket)
             now = time.monotonic()
             if len(times) == times.maxlen and now - times[0] < 1.0:
                 await self._websocket.close(1008, "Too many requests")

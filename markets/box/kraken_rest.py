@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from http import HTTPStatus
 
 import msgspec
@@ -37,6 +36,8 @@ _SECONDS_UNTIL = 10**12
 
 _LATEST = 1 << 62
 """What later times count as, ns: the year 2116."""
+
+_RFC1123 = "%a, %d %b %y %H:%M:%S +0000"  # with the year of RFC 822, as the exchange writes it
 
 _json = msgspec.json.Encoder().encode
 
@@ -87,12 +88,12 @@ class KrakenRest:
             except _Refused as refused:
                 return _enveloped({"error": [str(refused)]})
 
-        return Route(f"/0/public/{name}", endpoint, methods=["GET", "POST"])
+        return Route(f"/0/public/{name}", endpoint, methods=["GET"])
 
     def _time(self, given: Mapping[str, str]) -> object:
         del given
         seconds = self._market.clock.now() // NANOS_PER_SECOND
-        return {"unixtime": seconds, "rfc1123": format_datetime(datetime.fromtimestamp(seconds, UTC))}
+        return {"unixtime": seconds, "rfc1123": datetime.fromtimestamp(seconds, UTC).strftime(_RFC1123)}
 
     def _status(self, given: Mapping[str, str]) -> object:
         del given

@@ -24,7 +24,7 @@ from markets.box.faults import Disturbed
 from markets.box.market import Market
 from markets.box.reel import Row
 from markets.box.tape import UNIT
-from markets.box.wire import framed
+from markets.box.wire import framed, heard
 
 HEARTBEAT_S = 1.0
 BATCH = 100
@@ -137,7 +137,7 @@ class KrakenStream:
             beating = asyncio.create_task(session.beat())
             try:
                 while True:
-                    subscriber.wire.tell(session.answer(await websocket.receive_text()))
+                    subscriber.wire.tell(session.answer(await heard(websocket)))
             except WebSocketDisconnect:
                 return
             finally:

@@ -77,25 +77,22 @@ def book(tables: Iterable[TradeTable]) -> Booked:
     A float that was read from a decimal of up to eight places becomes that decimal again, so that whoever parses the
     exchange's text has the very float the source had.
     """
-    columns = [
-        np.concatenate([getattr(table, name) for table in tables])
-        for tables in [list(tables)]
-        for name in ("ts", "trade_id", "price", "size", "side")
-        if tables
-    ] or [np.empty(0)] * 5
-    ts, trade_id, price, size, side = columns
-    if np.sum(size * np.maximum(price, 1.0)) > _LARGEST / UNIT:
+    parts, names = list(tables), ("ts", "trade_id", "price", "size", "side")
+    ts, trade_id, price, size, side = (
+        np.concatenate([getattr(part, name) for part in parts]) if parts else np.empty(0) for name in names
+    )
+    if np.sum(size * np.maximum(price, 1.0)) > _LARGEST / UNIT or np.max(price, initial=0) > _LARGEST / UNIT:
         raise UsageError("more is traded in a day than an exchange can book; give prices or sizes in larger units")
-    ts, prices, sizes = ts.astype(np.int64), _steps(price), _steps(size)
-    order = np.arange(len(ts), dtype=np.int64)
+    times, prices, sizes = ts.astype(np.int64), _steps(price), _steps(size)
+    order = np.arange(len(times), dtype=np.int64)
     return Booked(
-        ts=ts,
+        ts=times,
         trade_id=trade_id.astype(np.int64),
         price=prices,
         size=sizes,
         quote=_product(prices, sizes),
         side=side.astype(np.int64),
-        cursor=np.maximum.accumulate(ts - order) + order,
+        cursor=np.maximum.accumulate(times - order) + order,
     )
 
 

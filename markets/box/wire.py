@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 _BUFFER = 1 << 20
@@ -31,8 +32,28 @@ def framed(text: bytes) -> bytes:
     return b"\x81\x7f" + n.to_bytes(8, "big") + text
 
 
+async def heard(websocket: WebSocket) -> str:
+    """Return the next message of a client, text or not.
+
+    Raises
+    ------
+    WebSocketDisconnect
+        When there will be none.
+    """
+    message = await websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    text: str | None = message.get("text")
+    return message["bytes"].decode(errors="replace") if text is None else text
+
+
 class Wire(WebSocketsSansIOProtocol):
-    """The server's side of a connection; a handler finds its own as ``websocket.state.wire``."""
+    """The server's side of a connection; a handler finds its own as ``websocket.state.wire``.
+
+    Notes
+    -----
+    It rests on the inside of uvicorn's protocol, which promises nothing: each kind of fault is tested on real sockets.
+    """
 
     stalled = False
     told = 0  # bytes

@@ -217,7 +217,7 @@ async def connected(box, path):
 
 async def asked(connection, call):
     """Send a message and return its answer, past the events that come in between."""
-    await connection.send(call if isinstance(call, str) else json.dumps(call))
+    await connection.send(call if isinstance(call, str | bytes) else json.dumps(call))
     while True:
         answer = json.loads(await asyncio.wait_for(connection.recv(), 10))
         if "e" not in answer and "stream" not in answer:
@@ -274,6 +274,7 @@ def test_a_property_turns_raw_streams_into_combined_ones(market):
     ("call", "code", "message"),
     [
         ("{", 3, "Invalid JSON"),
+        (b"\xff", 3, "Invalid JSON"),
         ({"params": []}, 2, "missing required field `method`"),
         ({"method": "SUBSCRIBED", "id": 1}, 2, "unknown variant `SUBSCRIBED`, expected one of `SUBSCRIBE`"),
         ({"method": "GET_PROPERTY", "params": ["nope"], "id": 1}, 0, "Unknown property"),

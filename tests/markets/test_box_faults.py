@@ -245,7 +245,7 @@ def test_chance_is_seeded_and_keeps_to_its_mean():
             before = faults.injected.copy()
             faults.draw()
             happened += [(now[0], kind) for kind in (faults.injected - before).elements()]
-            now[0] += 0.25
+            now[0] += 1.0
         return happened
 
     assert times(1) == times(1)
