@@ -50,7 +50,8 @@ def serve(
     source, frames = _source(sources, instruments, project)
     begins = opening_of(source) if opens is None else _nanos(opens)
     places.home.mkdir(parents=True, exist_ok=True)
-    clock = MarketClock(begins, project.market.speed if speed is None else speed, places.home / "exchange.clock")
+    path = places.home / f"exchange-{port}.clock"  # not that of the service, which may run beside
+    clock = MarketClock(begins, project.market.speed if speed is None else speed, path)
     box = Box(source, clock, port, faults, frames)
     prices = "SIMULATED prices" if source.simulated else "recorded prices"
     print(  # noqa: T201 - the command's answer
