@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what talks to exchanges is loaded for markets that have one
     from markets.venue import Venue
 
 
-def source_of(project: Project, places: Places | None = None, clock: Clock = WALL) -> Source:
+def source_of(project: Project, places: Places | None = None, clock: Clock = WALL, *, record: bool = False) -> Source:
     """Return the configured source, holding the project's instruments in their order.
 
     Parameters
@@ -30,6 +30,8 @@ def source_of(project: Project, places: Places | None = None, clock: Clock = WAL
         Where an exchange in a box answers; None means its usual port.
     clock
         What paced feeds go by.
+    record
+        Whether what an exchange sends is recorded, below ``recordings`` in the home.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def source_of(project: Project, places: Places | None = None, clock: Clock = WAL
             )
         return source
     if market.source in {"auto", "box", *LIVE}:
-        return exchange_of(project, places)
+        return exchange_of(project, places, record=record)
     known = ", ".join(("auto", *LIVE, "box", "simulated"))
     raise UsageError(f"unknown source {market.source!r}; set market.source to {known} or recorded")
 
@@ -61,12 +63,14 @@ def simulated_of(project: Project, clock: Clock = WALL) -> Simulated:
     return Simulated(market.seed, project.instruments, market.opens_ns, market.history_days, clock)
 
 
-def exchange_of(project: Project, places: Places | None = None, patience_s: float | None = None) -> Live:
+def exchange_of(
+    project: Project, places: Places | None = None, patience_s: float | None = None, *, record: bool = False
+) -> Live:
     """Return the live exchange of a project, or the one in a box through the same connector.
 
     Parameters
     ----------
-    project, places
+    project, places, record
         As of ``source_of``.
     patience_s
         Seconds for which requests that fail are repeated; None: as long as usual.
@@ -89,7 +93,7 @@ def exchange_of(project: Project, places: Places | None = None, patience_s: floa
     return Live(
         venue, rest, project.instruments, market.opens_ns, market.history_ns(project.interval),
         interval=project.interval, address=address, simulated=not live,
-        record=places.home / "recordings" if market.record else None,
+        record=places.home / "recordings" if record else None,
     )  # fmt: skip
 
 

@@ -79,7 +79,8 @@ def _ingest(context: Context) -> Stage:
     from markets.catalog import source_of
     from streaming.ingest import Ingest
 
-    return Ingest(context, source_of(context.project, context.places))
+    project = context.project
+    return Ingest(context, source_of(project, context.places, record=project.market.record))
 
 
 def _featurizer(context: Context) -> Stage:

@@ -60,10 +60,10 @@ def test_a_live_exchange_has_candles_before_its_trades_and_is_asked_nothing_yet(
 
 
 def test_the_box_is_read_where_it_answers_and_recorded_when_wanted(tmp_path):
-    asked = project(Market(source="box", record=True), "BTC-USDT")
+    asked = project(Market(source="box"), "BTC-USDT")
     with box_of(simulated_of(asked), 600.0) as box:
         places = Places(home=tmp_path, exchange_port=int(box.url.rpartition(":")[2]))
-        source = source_of(asked, places)
+        source = source_of(asked, places, record=True)
         assert source.simulated
         feed = source.open({}, 1.0)
         trades = []

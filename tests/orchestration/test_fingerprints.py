@@ -1,5 +1,6 @@
 """Whom a change affects: settings as far as a service reads them, sources as far as it imports them."""
 
+import inspect
 import os
 import shutil
 import socket
@@ -85,8 +86,10 @@ class Reading:
             self._seen.add(path)
             return value
         found = getattr(kind, name)
-        assert isinstance(found, property), f"{name} of {kind.__name__} reads who knows what; use its fields"
-        return found.fget(self)
+        if isinstance(found, property):
+            return found.fget(self)
+        assert inspect.isfunction(found), f"{name} of {kind.__name__} reads who knows what; use its fields"
+        return found.__get__(self)
 
 
 def test_every_service_reads_the_settings_that_it_declares_and_no_others(project, tmp_path):
@@ -124,7 +127,9 @@ def test_every_service_reads_the_settings_that_it_declares_and_no_others(project
             project, instruments=("recorded:BTC-USD",), market__source="recorded",
             market__path=(str(tmp_path / "candles.parquet"),),
         )  # fmt: skip
+        box = changed(project, market__source="box")
         for name in SERVICES:
+            stage_of(name, Context(Reading(box, seen[name]), places, control, memory, instance="test"))
             stage_of(name, Context(Reading(recorded, seen[name]), places, control, memory, instance="test"))
     assert {name: sorted(fields) for name, fields in seen.items()} == {
         name: sorted(role.settings) for name, role in FLOW.items()

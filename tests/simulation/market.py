@@ -9,7 +9,7 @@ import numpy as np
 from domain.bars import BAR_COLUMNS
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SECOND, Bar, Trade
 from domain.tables import BarTable, TradeTable
-from markets.source import Resume
+from markets.source import Refused, Resume
 from tests.simulation.faults import Hands
 
 LEAD = 420
@@ -122,6 +122,15 @@ class LiveFeed:
         stop = max(self._at, min(due, self._at + max_events))
         events, self._at = self._events[self._at : stop], stop
         return events
+
+    @property
+    def health(self) -> Mapping[str, object]:
+        """See ``Feed``."""
+        return {}
+
+    def refused(self) -> list[Refused]:
+        """See ``Feed``."""
+        return []
 
     def close(self) -> None:
         """See ``Feed``."""
