@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,8 +32,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
     return Together(config, log)
 
 
+def pytest_configure() -> None:
+    """Let the worker of the real services, which is the first, go before the other: its tests wait for processes."""
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
+        os.nice(10)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of real services: they take longest."""
+    """Begin with the tests of real services: they take longest, and on a busy machine longer still."""
+    for item in items:
+        if item.path.relative_to(ROOT).parent in SERVICES and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))
     items.sort(key=lambda item: item.path.relative_to(ROOT).parent not in SERVICES)
 
 
