@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def pytest_configure() -> None:
     """Let the worker of the real services, which is the first, go before the other: its tests wait for processes."""
     if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
         os.nice(10)
+    # Importing Dagster's entry point settles the market of a home; let it not be that of whoever runs the tests.
+    os.environ["TIDEMILL_HOME"] = tempfile.mkdtemp(prefix="tidemill-tests-")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
