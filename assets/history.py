@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 import numpy as np
 
-from assets.partitions import INSTRUMENTS, date_of, history_of, nanos_of, text_of
+from assets.partitions import INSTRUMENTS, date_of, history_of, text_of
 from assets.resources import Mill
-from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
+from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, nanos_at
 from domain.gaps import gaps_of, longest_run
 from domain.tables import Floats, Ints
 from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET
@@ -122,7 +122,7 @@ def fill(context: dg.AssetExecutionContext, mill: Mill, table: Table, write: Wri
         When the market has not come as far as the first of the days.
     """
     window = context.partition_time_window
-    first, last = nanos_of(window.start), nanos_of(window.end)
+    first, last = nanos_at(window.start), nanos_at(window.end)
     filled, tagged = Filled(), context.run.tags.get(INSTRUMENTS, "").split()
     with mill.lake() as lake:
         ends = ends_of(mill, lake, table)

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from domain.config import Project
-from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND
+from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND, nanos_at
 
 AHEAD_DAYS = 60
 """Days that a simulated market is given beyond where it stands: a wall-clock day at 60 event seconds a second."""
@@ -92,7 +92,7 @@ def window_of(tags: Mapping[str, str]) -> tuple[int, int] | None:
     if first is None or last is None:
         return None
     begin, end = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (first, last))
-    return nanos_of(begin), nanos_of(end) + NANOS_PER_DAY
+    return nanos_at(begin), nanos_at(end) + NANOS_PER_DAY
 
 
 def date_of(ts: int) -> date:
@@ -102,15 +102,6 @@ def date_of(ts: int) -> date:
     ('1970-01-01', '1970-01-02')
     """
     return date(1970, 1, 1) + timedelta(days=(ts - 1) // NANOS_PER_DAY)
-
-
-def nanos_of(moment: datetime) -> int:
-    """Return the whole second as ns since epoch UTC.
-
-    >>> nanos_of(datetime(1970, 1, 2, tzinfo=UTC)) == NANOS_PER_DAY
-    True
-    """
-    return int(moment.timestamp()) * NANOS_PER_SECOND
 
 
 def text_of(ts: int) -> str:

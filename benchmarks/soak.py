@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -97,11 +98,14 @@ def differences(places: Places, project: Project) -> dict[str, dict[str, int]]:
 
 
 def _different(ours: object, theirs: object) -> int:
-    pairs = list(zip(vars(ours).values(), vars(theirs).values(), strict=True))
-    if any(len(one) != len(other) for one, other in pairs):
-        return max(max(len(one), len(other)) for one, other in pairs)
-    same = [np.array_equal(one, other, equal_nan=True) for one, other in pairs]
-    return 0 if all(same) else len(pairs[0][0])
+    """Return how many rows of the two are not in both."""
+    one, other = _rows(ours), _rows(theirs)
+    return ((one - other) + (other - one)).total()
+
+
+def _rows(table: object) -> Counter[bytes]:
+    columns = [np.ascontiguousarray(column).view(np.uint8).reshape(len(column), -1) for column in vars(table).values()]
+    return Counter(row.tobytes() for row in np.hstack(columns))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND
+from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND, nanos_at
 
 INSTRUMENT_PATTERN = re.compile(r"^[a-z0-9_]+:[A-Z0-9][A-Z0-9._-]*\Z")
 _UNITS = {"ms": 1_000_000, "s": NANOS_PER_SECOND, "m": 60 * NANOS_PER_SECOND, "h": 3600 * NANOS_PER_SECOND}
@@ -94,7 +94,7 @@ LIVE = ("binance", "kraken")
 """Sources that are real exchanges: their prices are real, and each is the venue of its instruments."""
 
 KRAKEN_KEEPS = 660
-"""Candles that Kraken tells of: the newest 720, less those that pass while a first model is trained."""
+"""Candles of history at Kraken, which tells the newest 719 that have ended: an hour is left for a first training."""
 
 SETTLED = ("auto", *LIVE)
 """Sources of which a home knows more than ``tidemill.toml``: which exchange it is, or when its stream began."""
@@ -131,17 +131,22 @@ class Market(Frozen):
     @property
     def opens_ns(self) -> int:
         """The opening, ns since epoch UTC."""
-        return _nanos(self.opens)
+        return nanos_at(self.opens)
 
     def joined_ns(self, instrument: str) -> int | None:
         """Return when an instrument joined, ns since epoch UTC; None for those of the opening."""
         joined = self.joins.get(instrument)
-        return None if joined is None else _nanos(joined)
+        return None if joined is None else nanos_at(joined)
 
     def history_ns(self, interval: int) -> int:
         """Return how far history reaches back, ns, for bars of this length (ns)."""
         wanted = self.history_days * NANOS_PER_DAY
         return min(wanted, KRAKEN_KEEPS * interval) if self.source == "kraken" else wanted
+
+    @property
+    def tells_days(self) -> bool:
+        """Whether a day that has closed can be had once more from history."""
+        return self.source != "kraken"
 
     @property
     def simulated(self) -> bool:
@@ -152,10 +157,6 @@ class Market(Frozen):
     def venue(self) -> str:
         """The venue of instruments that name none; of files, each says its own."""
         return self.source if self.source in LIVE else "simulated" if self.simulated else ""
-
-
-def _nanos(moment: datetime) -> int:
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * NANOS_PER_SECOND
 
 
 class Model(Frozen):

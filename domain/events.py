@@ -6,6 +6,7 @@ everywhere: as record key, partition, line and table value.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, NewType
 
 import msgspec
@@ -22,6 +23,19 @@ Time = Annotated[int, Meta(ge=1, le=2**62)]
 """A time that can be one: until the year 2116, so that a horizon or a week more never overflows."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def nanos_at(moment: datetime) -> int:
+    """Return a moment as ns since epoch UTC, exact to its microsecond; UTC where it names no zone.
+
+    >>> nanos_at(datetime(1970, 1, 2, 0, 0, 0, 1)) == NANOS_PER_DAY + 1_000
+    True
+    """
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(microseconds=1) * 1_000
+
 
 BUY, SELL, UNKNOWN = 1, -1, 0
 """The taker's side of a trade."""

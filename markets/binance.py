@@ -76,6 +76,7 @@ class Binance:
 
     address = Address("https://api.binance.com", "wss://stream.binance.com:443")
     weight_a_minute = 6_000
+    candles_kept: int | None = None
     lifetime_s = 23 * 3_600.0  # the exchange ends a connection after 24 hours
     # The server pings every 20 s, so that even a market without trades is heard: two pings missed, and 5 s of delay.
     silence_s = 45.0

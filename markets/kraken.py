@@ -89,6 +89,7 @@ class Kraken:
     """
 
     address = Address("https://api.kraken.com", "wss://ws.kraken.com")
+    candles_kept: int | None = 719  # of 720, for the newest has not ended
     weight_a_minute = 60  # a request a second is within its limits for public data
     lifetime_s = math.inf
     silence_s = 10.0  # it sends a heartbeat in each second in which it sends nothing else

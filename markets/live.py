@@ -134,9 +134,15 @@ class Live:
             await self._venue.check(rest, self.instruments)
             return await self._venue.now(rest)
 
-    async def _passed(self, rest: Rest, end: int) -> None:
-        """Wait until the exchange tells what ended here: a candle that is late would pass for a time without trades."""
-        ahead_s = (end + _LATE_NS - await self._venue.now(rest)) / NANOS_PER_SECOND
+    async def _demand_told(self, rest: Rest, start: int, end: int) -> None:
+        """Wait until the exchange tells all of a window: a candle that it does not tell would pass for no trades."""
+        now, kept = await self._venue.now(rest), self._venue.candles_kept
+        if kept is not None and start < (oldest := (now // self.interval - kept) * self.interval):
+            raise Unavailable(
+                f"{self._venue.name}: candles are asked for from {utc(start)}, but the exchange tells none before "
+                f"{utc(oldest)}; choose later days: what streamed in stays as it is"
+            )
+        ahead_s = (end + _LATE_NS - now) / NANOS_PER_SECOND
         if ahead_s > _LONGEST_S:
             raise Unavailable(
                 f"{self._venue.name}: candles are asked for until {utc(end)}, which is {ahead_s:.0f} s ahead of the "
@@ -146,7 +152,7 @@ class Live:
 
     async def _candles(self, instrument: str, start: int, end: int) -> AsyncGenerator[BarTable, None]:
         async with self._rest() as rest:
-            await self._passed(rest, end)
+            await self._demand_told(rest, start, end)
             async for page in self._venue.candles(rest, instrument, self.interval, start, end):
                 if len(page):
                     yield page

@@ -31,14 +31,14 @@ class MergedFeed:
         When an event is due.
     """
 
+    health: Mapping[str, object] = {}
+
     def __init__(self, streams: Sequence[tuple[str, Tables]], pace: Pace) -> None:
         self._names = [name for name, _ in streams]
         self._lanes = [_Lane(tables) for _, tables in streams]
         self._pace = pace
         self._block: Columns = (np.empty(0, np.int64),)  # the event times, the places of their instruments, the rest
         self._at = 0
-
-    health: Mapping[str, object] = {}
 
     @property
     def done(self) -> bool:

@@ -67,6 +67,10 @@ class Venue(Protocol):
         """What requests may weigh together in a minute."""
 
     @property
+    def candles_kept(self) -> int | None:
+        """How many of the newest closed candles it tells of; None where it tells all."""
+
+    @property
     def lifetime_s(self) -> float:
         """Seconds after which a connection is replaced before the exchange ends it; infinity where it never does."""
 
@@ -112,7 +116,7 @@ class Venue(Protocol):
     def candles(self, rest: Rest, instrument: str, interval: int, start: int, end: int) -> AsyncIterator[BarTable]:
         """Yield the closed candles that end in ``(start, end]``, in order, a page at a time; ``ts`` is their END.
 
-        Intervals without a trade may be absent, or flat with ``missing`` 1. A venue may keep only the newest.
+        Intervals without a trade may be absent, or flat with ``missing`` 1. See ``candles_kept``.
 
         Raises
         ------

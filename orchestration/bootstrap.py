@@ -151,13 +151,9 @@ def _broker(context: Context) -> None:
 
 
 def _exchange(context: Context) -> None:
-    from markets.box.clock import MarketClock
-    from markets.box.server import Box
-    from markets.catalog import simulated_of
+    from orchestration.exchange import serve_project
 
-    places, market = context.places, context.project.market
-    clock = MarketClock(market.opens_ns, market.speed, places.home / "exchange.clock")
-    Box(simulated_of(context.project), clock, places.exchange_port).run()
+    serve_project(context.places, context.project)
 
 
 _STANDING: dict[str, Callable[[Context], None]] = {"broker": _broker, "exchange": _exchange}

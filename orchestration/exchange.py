@@ -1,22 +1,28 @@
-"""An exchange in a box, in the foreground: which market it serves, and where."""
+"""An exchange in a box: by hand over any market, or as the service that a home's market stands on."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from domain.config import Project
-from domain.errors import UsageError
-from domain.events import NANOS_PER_SECOND
+from domain.config import Places, Project
+from domain.errors import TidemillError, UsageError
+from domain.events import nanos_at
 from markets.box.clock import MarketClock
 from markets.box.faults import Faults
 from markets.box.server import Box, opening_of
+from markets.catalog import simulated_of
 from markets.simulated import Simulated
 from markets.source import Source
 from orchestration.settings import read_places, read_project
 
 SIMULATED = "simulated"
+
+LOOK_S = 2.0
+"""Seconds between two looks at the configuration."""
 
 
 def serve(
@@ -48,7 +54,7 @@ def serve(
     places = read_places()
     project = read_project(places)
     source, frames = _source(sources, instruments, project)
-    begins = opening_of(source) if opens is None else _nanos(opens)
+    begins = opening_of(source) if opens is None else nanos_at(opens)
     places.home.mkdir(parents=True, exist_ok=True)
     path = places.home / f"exchange-{port}.clock"  # not that of the service, which may run beside
     clock = MarketClock(begins, project.market.speed if speed is None else speed, path)
@@ -60,6 +66,37 @@ def serve(
         flush=True,
     )
     box.run()
+
+
+def serve_project(places: Places, project: Project) -> None:
+    """Serve a project's made-up market until asked to stop; instruments that join the project are traded here, too."""
+    now: Project | None = project
+    while now is not None:
+        market = now.market
+        clock = MarketClock(market.opens_ns, market.speed, places.home / "exchange.clock")
+        now = _until_changed(Box(simulated_of(now), clock, places.exchange_port), places, now)
+
+
+def _until_changed(box: Box, places: Places, project: Project) -> Project | None:
+    """Serve until the project's instruments are others, and return it as it is then; None when asked to stop."""
+    ended, changed = threading.Event(), list[Project]()
+
+    def watch() -> None:
+        while not changed and not ended.wait(LOOK_S):
+            with contextlib.suppress(TidemillError):  # half of a file that is just being written
+                now = read_project(places)
+                if now.instruments != project.instruments:
+                    changed.append(now)
+                    box.stop()
+
+    watcher = threading.Thread(target=watch, name="configuration", daemon=True)
+    watcher.start()
+    try:
+        box.run()
+    finally:
+        ended.set()
+        watcher.join()
+    return changed[0] if changed else None
 
 
 def _source(sources: Sequence[str], instruments: Sequence[str], project: Project) -> tuple[Source, tuple[Path, ...]]:
@@ -75,8 +112,3 @@ def _source(sources: Sequence[str], instruments: Sequence[str], project: Project
     paths = tuple(Path(source) for source in sources)
     frames = all(path.name.endswith((".jsonl", ".jsonl.zst")) for path in paths)
     return Recorded(paths, instruments=instruments or None), paths if frames else ()
-
-
-def _nanos(moment: datetime) -> int:
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * NANOS_PER_SECOND

@@ -6,7 +6,7 @@ A job takes a decision or makes a version; the services act on it by themselves,
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,7 +14,7 @@ import dagster as dg
 from assets.partitions import history_of, text_of
 from assets.resources import Mill
 from domain.errors import TidemillError, UsageError
-from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND
+from domain.events import NANOS_PER_DAY, nanos_at
 from orchestration.arrivals import caught_up, served
 from orchestration.forms import Promote, Rebuild, Retrain, Rollback, Unlearn, What
 from warehouse.registry import Registry
@@ -211,10 +211,9 @@ def _landed(mill: Mill, lake: "Lake", instrument: str) -> int:
 
 def _moment(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text.strip())
+        return nanos_at(datetime.fromisoformat(text.strip()))
     except ValueError as error:
         raise UsageError(f"'{text}' is not a time; write one such as 2025-01-08 12:30") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * NANOS_PER_SECOND
 
 
 def _compared(context: dg.OpExecutionContext, registry: Registry, cast: Cast) -> str:

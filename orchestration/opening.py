@@ -11,7 +11,7 @@ import structlog
 from domain.config import LIVE, SETTLED, Places, Project, Source
 from domain.errors import Unavailable, UsageError
 from domain.events import NANOS_PER_SECOND
-from orchestration.settings import Opening, asked_market, read_project
+from orchestration.settings import Opening, configured_market, read_project
 from warehouse.files import write_atomic
 
 AUTO: tuple[Source, ...] = ("binance",)
@@ -67,7 +67,7 @@ def join(places: Places, project: Project, instruments: Sequence[str], clock: in
 
 def _opening(places: Places, source: Source, opens: datetime) -> Opening:
     said = tomllib.loads(places.config.read_text("utf-8"))
-    return Opening(source=source, opens=opens, configured=asked_market(places.model_copy(update={"market": ""}), said))
+    return Opening(source=source, opens=opens, configured=configured_market(said))
 
 
 def _write(places: Places, opening: Opening) -> None:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from domain.config import Market, Places, Project, Publish, parse_duration
 from domain.errors import UsageError
+from domain.events import nanos_at
 from markets.recorded import Recorded
 from orchestration.settings import first_fault, read_places, read_project
 
@@ -125,11 +126,9 @@ def as_toml(project: Project) -> str:
 
 def _moment(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
+        return nanos_at(datetime.fromisoformat(text))
     except ValueError as error:
         raise UsageError(f"--train-until {text!r} is not a date; write 2019-03-01 or 2019-03-01T12:00:00") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1_000_000) * 1_000
 
 
 def _utc(ts: int) -> str:

@@ -13,6 +13,7 @@ from domain.events import NANOS_PER_DAY
 from domain.health import Beat, market_clock
 from orchestration.jobs import BACKFILL, EVALUATE, range_tags
 from orchestration.looks import control_of
+from orchestration.settings import read_project
 from warehouse.heartbeats import Heartbeats
 
 CLOSED_DAY = "tidemill/closed_day"
@@ -33,9 +34,11 @@ def closed_day_schedule(places: Places, history: History) -> dg.ScheduleDefiniti
     )
     def closed_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
-            clock = clock_of(places)
+            clock, market = clock_of(places), read_project(places).market
         except TidemillError as error:
             return dg.SkipReason(str(error))
+        if not market.tells_days:
+            return dg.SkipReason(f"{market.source} tells its newest candles only: days stay as they streamed in")
         newest = date_of(clock // NANOS_PER_DAY * NANOS_PER_DAY)
         first = _last_requested(context.instance) or date_of(history.until)
         first += timedelta(days=1)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from domain.config import Frozen, Places, PostgresqlUrl, Project, Source, TopicPrefix
+from domain.config import Frozen, Market, Places, PostgresqlUrl, Project, Source, TopicPrefix
 from domain.errors import BadState, UsageError
 
 
@@ -112,7 +112,7 @@ def read_project(places: Places) -> Project:
     path = places.config
     try:
         said = tomllib.loads(path.read_text("utf-8"))
-        return Project(**{**said, "market": {**said.get("market", {}), **_market(places, said)}})
+        return Project(**{**said, **_market(places, said)})
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; copy the one of the repository or set TIDEMILL_CONFIG") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -121,22 +121,26 @@ def read_project(places: Places) -> Project:
         raise UsageError(f"{path}: {first_fault(error)}") from error
 
 
-def asked_market(places: Places, said: dict[str, Any]) -> str:
-    """Return the source that is asked for: by the environment, else by ``tidemill.toml``."""
-    return places.market or str(said.get("market", {}).get("source", "simulated"))
+def configured_market(said: dict[str, Any]) -> str:
+    """Return the source that a ``tidemill.toml`` asks for."""
+    market = said.get("market")
+    return str(market.get("source", Market().source)) if isinstance(market, dict) else Market().source
 
 
 def _market(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Return what environment and home have to say about the market, over what the file says."""
-    asked, opening = asked_market(places, said), Opening.of(places)
+    """Return the table ``market`` with what environment and home have to say about it; nothing where it is no table."""
+    table, opening = said.get("market", {}), Opening.of(places)
+    if not isinstance(table, dict):
+        return {}
+    asked = places.market or configured_market(said)
     if opening is None:
-        return {"source": asked} if places.market else {}
+        return {"market": {**table, "source": asked}}
     if asked not in {"auto", opening.source, *([] if places.market else [opening.configured])}:
         raise UsageError(
             f"{places.home} holds the market {opening.source}, not {asked}; set TIDEMILL_HOME to another directory for "
             "another market"
         )
-    return {"source": opening.source, "opens": opening.opens, "joins": opening.joins}
+    return {"market": {**table, "source": opening.source, "opens": opening.opens, "joins": opening.joins}}
 
 
 def first_fault(error: ValidationError, prefix: str = "") -> str:

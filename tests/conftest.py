@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +40,8 @@ def pytest_configure() -> None:
     if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
         os.nice(10)
     # Importing Dagster's entry point settles the market of a home; let it not be that of whoever runs the tests.
-    os.environ["TIDEMILL_HOME"] = tempfile.mkdtemp(prefix="tidemill-tests-")
+    os.environ["TIDEMILL_HOME"] = home = tempfile.mkdtemp(prefix="tidemill-tests-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -93,3 +93,14 @@ def test_candles_of_tomorrow_are_refused_in_one_line(market):
         source = source_of(Binance("simulated"), box)
         with pytest.raises(Unavailable, match="s ahead of the exchange's clock; choose earlier days, or wait"):
             list(source.history(BTC, OPENS, OPENS + NANOS_PER_DAY))
+
+
+def test_candles_that_an_exchange_tells_no_longer_are_refused_not_taken_for_minutes_without_trades(market):
+    with box_of(market, speed=1.0, opens=OPENS) as box:
+        source = source_of(Kraken("simulated"), box)
+        told = OPENS - 719 * NANOS_PER_MINUTE
+        assert (
+            sum(len(table) for table in source.history(BTC, told + NANOS_PER_MINUTE, OPENS - NANOS_PER_MINUTE)) == 717
+        )
+        with pytest.raises(Unavailable, match=r"the exchange tells none before .*; choose later days"):
+            list(source.history(BTC, told - NANOS_PER_MINUTE, OPENS - NANOS_PER_MINUTE))

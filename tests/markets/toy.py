@@ -36,6 +36,7 @@ class Toy:
 
     name = "toy"
     weight_a_minute = 1_000_000
+    candles_kept = None
 
     def __init__(self, address, lifetime_s=float("inf"), silence_s=5.0):
         self.address, self.lifetime_s, self.silence_s = address, lifetime_s, silence_s

@@ -67,6 +67,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(args, env, word, tmp_path):
         ('interval = "soon"', "not a duration"),
         ("instruments = []", "instruments"),
         ("instruments = [", "Invalid"),
+        ('market = "binance"', "market: "),
         ('instruments = ["B TC"]', "venue:SYMBOL"),
         ('instruments = ["binance:BTC-USDT"]', "made-up"),
     ],

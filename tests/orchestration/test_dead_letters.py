@@ -68,6 +68,15 @@ def test_a_record_that_two_services_refused_goes_out_once_oldest_first_and_a_sec
     assert len(memory.logs["features", 1]) == 6
 
 
+def test_a_frame_of_an_exchange_goes_to_no_topic(memory, tmp_path):
+    with Control.open(f"sqlite:///{tmp_path / 'control.sqlite'}") as control:
+        dead = DeadLetters("ingest", control, memory.writer())
+        dead.refuse(Records("trades", -1, [-1], [b'{"e":"trade"}']), 0, BadRecord("schema", "no price"))
+    sent, why = resend(memory, PROJECT, found(memory, service="ingest"), again=False, dry_run=False)
+    assert (sent, why) == (0, ", 1 are frames of an exchange: it was asked for their trades")
+    assert not any(topic == "trades" for topic, _ in memory.logs)
+
+
 def test_a_replay_must_choose():
     with pytest.raises(UsageError, match="--reason"):
         dead_letters.replay_letters([], "", "", "", again=False, dry_run=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -15,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.markets.samples import START, candles, trades, write
+from tests.mills import TOML
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +84,38 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, args, words):
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert words in done.stderr
+
+
+def test_the_service_takes_up_an_instrument_that_joins_and_its_clock_goes_on(tmp_path):
+    toml = TOML.replace(', "simulated:ETH-USD"', "").replace("[market]", '[market]\nsource = "box"')
+    config = tmp_path / "tidemill.toml"
+    config.write_text(toml)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ, "TIDEMILL_HOME": str(tmp_path / "home"), "TIDEMILL_CONFIG": str(config),
+        "TIDEMILL_EXCHANGE_PORT": str(port),
+    }  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    run = [sys.executable, "-m", "orchestration.cli", "run", "exchange"]
+    process = subprocess.Popen(run, cwd=ROOT, env=environment)
+    try:
+        before = until(url, lambda box: box["instruments"] == ["simulated:BTC-USD"])
+        config.write_text(toml.replace('"simulated:BTC-USD"', '"simulated:BTC-USD", "simulated:ETH-USD"'))
+        after = until(url, lambda box: box["instruments"] == ["simulated:BTC-USD", "simulated:ETH-USD"])
+        assert after["now"] > before["now"]
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in {0, -signal.SIGTERM}
+
+
+def until(url, holds):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if holds(box := told(url)):
+                return box
+        time.sleep(0.1)
+    pytest.fail(f"{url}: not within 30 s")

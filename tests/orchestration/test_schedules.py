@@ -11,7 +11,7 @@ from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from domain.health import Beat
 from orchestration.definitions import definitions
 from orchestration.schedules import closed_day_schedule, hourly_schedule
-from tests.mills import mill_at
+from tests.mills import TOML, mill_at
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 
@@ -95,3 +95,11 @@ def test_while_nothing_was_served_there_is_nothing_to_evaluate(hourly):
 def test_what_is_served_is_evaluated_each_hour(hourly):
     hourly.tell(predictions=1)
     assert isinstance(hourly.tick(), dg.RunRequest)
+
+
+def test_days_of_a_market_that_tells_its_newest_candles_only_stay_as_they_streamed_in(tmp_path):
+    toml = TOML.replace("simulated:", "").replace("[market]", '[market]\nsource = "kraken"')
+    mill = mill_at(tmp_path, toml)
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 1, tzinfo=UTC))
+    result = closed_day_schedule(mill.places, history_of(mill.project))(context)
+    assert result.skip_message == "kraken tells its newest candles only: days stay as they streamed in"
