@@ -11,12 +11,16 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from domain.events import NANOS_PER_DAY
 from markets.box.clock import MarketClock
 from markets.box.server import Box, opening_of
 from markets.source import Source
 from markets.venue import Address
 
 PATIENCE_S = 20.0
+
+BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
+OPENS = 20_096 * NANOS_PER_DAY
 
 
 class Boxed:

@@ -15,25 +15,12 @@ from markets.archives import ArchivedBinance, Archives, date_of
 from markets.downloads import Downloads
 from markets.rest import RestClient
 from tests.markets.samples import MINUTE, START
-from tests.markets.servers import Slept, serving
+from tests.markets.servers import Slept
 from tests.markets.vault import HOUR, Archive, day_of_candles, kline, zipped
 
 BTC = "binance:BTC-USDT"
 DAY = NANOS_PER_DAY
 LATE = 20_100 * DAY  # 2025-01-12: in microseconds
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving(Archive()) as running:
-        yield running
-
-
-@pytest.fixture
-def archive(server):
-    server.answer, server.script = Archive(), []
-    server.asked.clear()
-    return server.answer
 
 
 def day_candles(server, tmp_path, day, name="1h", interval=HOUR):

@@ -28,11 +28,10 @@ from markets.box.tape import Tape
 from markets.recorded import Recorded
 from markets.simulated import Simulated
 from markets.source import Resume
-from tests.markets.box import box_of
+from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.samples import START, trades, write
 
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
-OPENS, SECOND = 20_096 * DAY, 1_000_000_000
+SECOND = 1_000_000_000
 
 
 @pytest.fixture(scope="module")

@@ -14,25 +14,11 @@ from domain.events import NANOS_PER_MINUTE as MINUTE
 from markets.box.binance_rest import AGGREGATE_IDS_FROM
 from markets.box.budget import Budget
 from markets.recorded import Recorded
-from markets.simulated import Simulated
-from tests.markets.box import box_of
+from tests.markets.box import BTC, OPENS, box_of
 from tests.markets.samples import START, trades, write
 
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
-OPENS, MS = 20_096 * DAY, 1_000_000
+MS = 1_000_000
 STEPS = 100_000_000
-
-
-@pytest.fixture(scope="module")
-def market():
-    return Simulated(7, [BTC, ETH], OPENS, 2)
-
-
-@pytest.fixture(scope="module")
-def box(market):
-    """Return a box at the opening, where it stays, for nobody listens to its streams."""
-    with box_of(market, speed=0) as box:
-        yield box
 
 
 def steps(text):

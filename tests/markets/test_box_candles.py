@@ -19,10 +19,8 @@ from markets.box.tape import UNIT, Tape, book
 from markets.recorded import Recorded
 from markets.simulated import Simulated
 from markets.symbols import QUOTES, dashed
+from tests.markets.box import BTC, OPENS
 from tests.markets.samples import START, candles, trades, write
-
-BTC = "simulated:BTC-USD"
-OPENS = 20_096 * DAY
 
 step = Decimal(1) / UNIT
 prices = st.integers(1, 10**15).map(lambda steps: steps * step)

@@ -9,13 +9,10 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from domain.events import NANOS_PER_DAY as DAY
 from domain.events import NANOS_PER_MINUTE as MINUTE
 from markets.simulated import Simulated
-from tests.markets.box import box_of
+from tests.markets.box import BTC, ETH, OPENS, box_of
 
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
-OPENS = 20_096 * DAY
 HOUR, MS = 60 * MINUTE, 1_000_000
 N = 1_000
 # ccxt's cache loses what is beyond this limit without a word; and loopback needs no pauses between requests.

@@ -12,13 +12,9 @@ import pytest
 import websockets
 
 from domain.errors import UsageError
-from domain.events import NANOS_PER_DAY as DAY
 from markets.box.faults import KINDS, Faults
 from markets.simulated import Simulated
-from tests.markets.box import box_of
-
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
-OPENS = 20_096 * DAY
+from tests.markets.box import BTC, ETH, OPENS, box_of
 
 
 @pytest.fixture(scope="module")

@@ -14,24 +14,10 @@ import websockets
 from domain.events import NANOS_PER_DAY as DAY
 from domain.events import NANOS_PER_MINUTE as MINUTE
 from markets.recorded import Recorded
-from markets.simulated import Simulated
-from tests.markets.box import box_of
+from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.samples import START, trades, write
 
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
-OPENS, SECOND = 20_096 * DAY, 1_000_000_000
-
-
-@pytest.fixture(scope="module")
-def market():
-    return Simulated(7, [BTC, ETH], OPENS, 2)
-
-
-@pytest.fixture(scope="module")
-def box(market):
-    """Return a box at the opening, where it stays, for nobody listens to its streams."""
-    with box_of(market, speed=0) as box:
-        yield box
+SECOND = 1_000_000_000
 
 
 def result(box, path):

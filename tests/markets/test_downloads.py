@@ -10,21 +10,7 @@ from starlette.responses import Response
 from domain.errors import Unavailable
 from markets.downloads import Downloads
 from tests.markets.samples import START
-from tests.markets.servers import Cut, Slept, json, serving
-from tests.markets.vault import Archive
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving(Archive()) as running:
-        yield running
-
-
-@pytest.fixture
-def archive(server):
-    server.answer, server.script = Archive(), []
-    server.asked.clear()
-    return server.answer
+from tests.markets.servers import Cut, Slept, json
 
 
 def file_of(server, tmp_path, path, told=None):

@@ -19,11 +19,9 @@ from markets.recordings import files
 from markets.rest import RestClient
 from markets.simulated import Simulated
 from markets.tempo import Tempo
-from tests.markets.box import box_of
+from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.samples import drained
 
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
-OPENS = 20_096 * NANOS_PER_DAY
 SPEED = 300.0
 TEMPO = Tempo(grace_s=0.02, settle_s=0.1, audit_s=1.0, audit_each_s=0.0, retry_s=0.05, retry_most_s=0.5, backoff_s=0.1,
               backoff_most_s=0.5, good_s=0.2, overlap_s=0.2)  # fmt: skip

@@ -13,25 +13,10 @@ from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from markets.binance import SETTLED_NS, Binance
 from markets.kraken import Kraken
 from markets.rest import RestClient
-from markets.simulated import Simulated
 from markets.source import Resume
-from tests.markets.box import box_of
+from tests.markets.box import BTC, ETH, OPENS
 
-BTC, ETH = "simulated:BTC-USD", "simulated:ETH-USD"
-OPENS = 20_096 * NANOS_PER_DAY
 VENUES = {"binance": Binance, "kraken": Kraken}
-
-
-@pytest.fixture(scope="module")
-def market():
-    return Simulated(7, [BTC, ETH], OPENS, 2)
-
-
-@pytest.fixture(scope="module")
-def box(market):
-    """Return a box at the opening, where it stays."""
-    with box_of(market, speed=0) as box:
-        yield box
 
 
 def joined(tables) -> dict[str, np.ndarray]:

@@ -1,0 +1,36 @@
+"""A made-up market in a box that stands at its opening, and an archive; both are real servers on loopback."""
+
+from __future__ import annotations
+
+import pytest
+
+from markets.simulated import Simulated
+from tests.markets.box import BTC, ETH, OPENS, box_of
+from tests.markets.servers import serving
+from tests.markets.vault import Archive
+
+
+@pytest.fixture(scope="module")
+def market():
+    return Simulated(7, [BTC, ETH], OPENS, 2)
+
+
+@pytest.fixture(scope="module")
+def box(market):
+    """Return a box at the opening, where it stays, for nobody listens to its streams."""
+    with box_of(market, speed=0) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving(Archive()) as running:
+        yield running
+
+
+@pytest.fixture
+def archive(server):
+    """Return an archive that holds nothing yet, behind the server."""
+    server.answer, server.script = Archive(), []
+    server.asked.clear()
+    return server.answer
