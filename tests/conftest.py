@@ -36,20 +36,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
 
 
 def pytest_configure() -> None:
-    """Let the worker of the real services, which is the first, go before the other: its tests wait for processes."""
-    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
-        os.nice(10)
-    # Importing Dagster's entry point settles the market of a home; let it not be that of whoever runs the tests.
+    """Give the tests a home: importing Dagster's entry point settles a market, and not for whoever runs them."""
     os.environ["TIDEMILL_HOME"] = home = tempfile.mkdtemp(prefix="tidemill-tests-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a worker step back once it has none of the real services: the other's tests wait for processes."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not _is_of_services(item) and os.nice(0) == 0:
+        os.nice(5)
+
+
+def _is_of_services(item: pytest.Item) -> bool:
+    return item.path.relative_to(ROOT).parent in SERVICES
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests of real services: they take longest, and on a busy machine longer still."""
     for item in items:
-        if item.path.relative_to(ROOT).parent in SERVICES and item.get_closest_marker("timeout") is None:
+        if _is_of_services(item) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
-    items.sort(key=lambda item: item.path.relative_to(ROOT).parent not in SERVICES)
+    items.sort(key=lambda item: not _is_of_services(item))
 
 
 @pytest.fixture(scope="session")
