@@ -1,20 +1,23 @@
-"""How many trades a second the live feed hands out, against a bare ``websockets`` reader of the same frames.
+"""How many trades a second ingest takes from an exchange to Kafka, against a bare ``websockets`` reader of its frames.
 
 Run ``python benchmarks/feed.py [--json] [--trades N] [--runs N]``. A process of its own sends Binance's frames, one
-trade each, as fast as they are taken. Bare reader and feed take turns in this process, all its threads on one core, so
-that a ratio is of the same minute; every figure is the median of the runs.
+trade each, as fast as they are taken; another is the dev broker. Bare reader, feed (trades out of ``poll``) and ingest
+(acknowledged records of topic ``trades``) take turns in this process, all its threads on one core, so that a ratio is
+of the same minute; every figure is the median of the runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import multiprocessing
 import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
@@ -29,11 +32,19 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 
+from domain.config import Model, Places, Project
 from domain.tables import TradeTable
+from domain.topics import TRADES
 from markets.binance import Binance
 from markets.live import Live
 from markets.source import Resume
 from markets.venue import Address, Rest
+from streaming.app import Context
+from streaming.ingest import Ingest
+from streaming.kafka import Kafka
+from streaming.topics import create_topics
+from tests.brokers import BrokerProcess
+from warehouse.control import Control
 
 NAMES = ("binance:BTC-USDT", "binance:ETH-USDT", "binance:SOL-USDT")
 START_MS = 1_750_000_000_000
@@ -91,12 +102,15 @@ def bare(url: str, n: int) -> float:
     return asyncio.run(run())
 
 
+def source_of(url: str) -> Live:
+    """Return the exchange as a source."""
+    address = Address("http://127.0.0.1:9", url)
+    return Live(Streamed(), lambda: nullcontext(cast("Rest", None)), NAMES, 0, 1, address=address)
+
+
 def feed(url: str, n: int) -> float:
     """Return trades a second out of ``poll``."""
-    start = {name: Resume(0, 0) for name in NAMES}
-    address = Address("http://127.0.0.1:9", url)
-    source = Live(Streamed(), lambda: nullcontext(cast("Rest", None)), NAMES, 0, 1, address=address)
-    opened = source.open(start, 1.0)
+    opened = source_of(url).open({name: Resume(0, 0) for name in NAMES}, 1.0)
     got = 0
     began = 0.0
     while got < n:
@@ -110,6 +124,50 @@ def feed(url: str, n: int) -> float:
     return rate
 
 
+class Fresh(Ingest):
+    """Ingest of a topic that is read from the first trade on."""
+
+    def _resume(self, *_: object) -> Resume:
+        return Resume(0, 0)
+
+
+class Log:
+    """Topic ``trades`` on a dev broker, each time under other names."""
+
+    def __init__(self, broker: BrokerProcess, home: Path) -> None:
+        models = (Model(name="rls", kind="rls", targets=("price_change", "direction", "volatility")),)
+        self._project = Project(instruments=NAMES, market={"source": "binance"}, fleet=models)  # type: ignore[arg-type]
+        self._broker, self._home, self._runs = broker, home, itertools.count()
+
+    def ingest(self, url: str, n: int) -> float:
+        """Return trades a second, from the first to the last that the broker has acknowledged."""
+        prefix = f"run{next(self._runs)}-"
+        places = Places(home=self._home, kafka_bootstrap_servers=self._broker.address, kafka_topic_prefix=prefix)
+        create_topics(places, NAMES)
+        with Control.open(places.control) as control:
+            transport = Kafka(places)
+            stage = Fresh(Context(self._project, places, control, transport), source_of(url))
+            stage.open()
+            sent = stage.work(5.0)
+            began = saved = time.perf_counter()
+            while sent < n:
+                sent += stage.work(1.0)
+                if time.perf_counter() - saved >= 1.0:  # as the loop of every service does
+                    stage.save()
+                    saved = time.perf_counter()
+            stage.save()
+            rate = n / (time.perf_counter() - began)
+            ends = transport.ends([(TRADES, partition) for partition in range(len(NAMES))])
+            stage.close(clean=True)
+        assert sum(high for _, high in ends.values()) == n, ends
+        return rate
+
+
+def ratio(rates: dict[str, list[float]], name: str) -> float:
+    """Return the median ratio of a reader to the bare one of its turn."""
+    return round(statistics.median(one / bare for one, bare in zip(rates[name], rates["bare"], strict=True)), 2)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,21 +178,34 @@ def main() -> None:
     n = chosen.trades // len(NAMES) * len(NAMES)
     cores = sorted(os.sched_getaffinity(0))
     mine, other = multiprocessing.Pipe()
+    scratch = tempfile.TemporaryDirectory(prefix="tidemill-feed-")
+    data = Path(scratch.name) / "broker"
+    data.mkdir()
+    broker = BrokerProcess(data)
+    broker.start()
     server = multiprocessing.get_context("spawn").Process(target=exchange, args=(n, other), daemon=True)
     server.start()
     os.sched_setaffinity(0, cores[-1:])
     url = f"ws://127.0.0.1:{mine.recv()}"
-    readers: dict[str, Callable[[str, int], float]] = {"bare": bare, "feed": feed}
+    readers: dict[str, Callable[[str, int], float]] = {
+        "bare": bare,
+        "feed": feed,
+        "ingest": Log(broker, Path(scratch.name)).ingest,
+    }
     rates: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(chosen.runs):
         for name, reader in readers.items():
             rates[name].append(reader(url, n))
     server.kill()
+    broker.stop()
+    scratch.cleanup()
     found = {
         "trades": n,
         "bare_a_second": round(statistics.median(rates["bare"])),
         "feed_a_second": round(statistics.median(rates["feed"])),
-        "ratio": round(statistics.median(f / b for f, b in zip(rates["feed"], rates["bare"], strict=True)), 2),
+        "ingest_a_second": round(statistics.median(rates["ingest"])),
+        "feed_to_bare": ratio(rates, "feed"),
+        "ingest_to_bare": ratio(rates, "ingest"),
         "python": platform.python_version(),
         "websockets": websockets.__version__,
         "load": round(os.getloadavg()[0], 1),
