@@ -23,7 +23,7 @@ from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SECOND
 from domain.tables import Ints
 from markets.box.binance_query import MS, PAGE, US, Query, Refused
 from markets.box.budget import Budget
-from markets.box.candles import opening
+from markets.box.candles import Candles, opening
 from markets.box.listing import Listing
 from markets.box.market import Market, decimal
 from markets.box.tape import Booked
@@ -134,28 +134,18 @@ class BinanceRest:
             start = max(start, opening(self._market.tape.begins(listing.instrument), interval))
             last = min(last, opening(start - 1, interval) + limit * interval)
         candles = self._market.candles.between(listing.instrument, interval, start, last, now)
-        unit, length = query.unit, interval // query.unit
-        decimals = (
-            candles.open, candles.high, candles.low, candles.close,
-            candles.volume, candles.quote, candles.taker_volume, candles.taker_quote,
-        )  # fmt: skip
-        return [
-            [start, o, h, low, c, v, start + length - 1, q, count, taker_v, taker_q, "0"]
-            for start, count, o, h, low, c, v, q, taker_v, taker_q in zip(
-                (candles.start // unit).tolist(), candles.count.tolist(), *map(_decimals, decimals), strict=True
-            )
-        ]
+        return kline_rows(candles, interval, query.unit)
 
     def _recent(self, query: Query) -> _Answer:
         instrument, now = query.listing().instrument, self._market.clock.now()
-        return _trades(self._market.tape.newest(instrument, now, query.limit()), query.unit)
+        return trade_rows(self._market.tape.newest(instrument, now, query.limit()), query.unit)
 
     def _historical(self, query: Query) -> _Answer:
         from_id = query.number("fromId")
         if from_id is None:
             return self._recent(query)
         instrument, now = query.listing().instrument, self._market.clock.now()
-        return _trades(self._market.tape.from_id(instrument, from_id, now, query.limit()), query.unit)
+        return trade_rows(self._market.tape.from_id(instrument, from_id, now, query.limit()), query.unit)
 
     def _compressed(self, query: Query) -> _Answer:
         instrument, now, limit = query.listing().instrument, self._market.clock.now(), query.limit()
@@ -175,7 +165,23 @@ class BinanceRest:
         return _aggregates(tape.newest(instrument, until, more), query.unit)[-limit:]
 
 
-def _trades(trades: Booked, unit: int) -> list[dict[str, object]]:
+def kline_rows(candles: Candles, interval: int, unit: int) -> list[list[object]]:
+    """Return candles as the exchange writes them: their length and the unit of their times in ns."""
+    decimals = (
+        candles.open, candles.high, candles.low, candles.close,
+        candles.volume, candles.quote, candles.taker_volume, candles.taker_quote,
+    )  # fmt: skip
+    length = interval // unit
+    return [
+        [start, o, h, low, c, v, start + length - 1, q, count, taker_v, taker_q, "0"]
+        for start, count, o, h, low, c, v, q, taker_v, taker_q in zip(
+            (candles.start // unit).tolist(), candles.count.tolist(), *map(_decimals, decimals), strict=True
+        )
+    ]
+
+
+def trade_rows(trades: Booked, unit: int) -> list[dict[str, object]]:
+    """Return trades as the exchange writes them, the unit of their times in ns."""
     columns = (trades.trade_id, trades.ts // unit, trades.side)
     decimals = (trades.price, trades.size, trades.quote)
     return [
