@@ -85,8 +85,8 @@ def exchange_of(
 
     market, live, places = project.market, project.market.source in LIVE, places or Places()
     tell = structlog.get_logger().bind(exchange=market.source).info
-    venue = _venue(market, places, tell)
     local = f"127.0.0.1:{places.exchange_port}"
+    venue = _venue(market, places, f"http://{local}", tell)
     address = venue.address if live else Address(f"http://{local}", f"ws://{local}")
     patience_s = PATIENCE_S if patience_s is None else patience_s
     rest = partial(RestClient, address.rest, venue.weight_a_minute, patience_s, tell=tell)
@@ -97,14 +97,13 @@ def exchange_of(
     )  # fmt: skip
 
 
-def _venue(market: Market, places: Places, tell: Callable[[str], object]) -> Venue:
+def _venue(market: Market, places: Places, box: str, tell: Callable[[str], object]) -> Venue:
     from markets.archives import BASE, ArchivedBinance
-    from markets.binance import Binance
-    from markets.downloads import Downloads
+    from markets.downloads import Downloads, fleeting
     from markets.kraken import Kraken
 
     if market.source == "kraken":
         return Kraken()
     if market.source == "binance":
         return ArchivedBinance(lambda: Downloads(places.home / "archives", BASE, tell=tell), tell)
-    return Binance(market.venue)
+    return ArchivedBinance(lambda: fleeting(box, tell), tell, market.venue)  # another seed is another market

@@ -6,8 +6,11 @@ import asyncio
 import fcntl
 import hashlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -148,6 +151,19 @@ class Downloads:
             async for chunk in response.aiter_raw():
                 file.write(chunk)
         return True
+
+
+@asynccontextmanager
+async def fleeting(base: str, tell: Tell = lambda _: None) -> AsyncIterator[Downloads]:
+    """Open downloads of which nothing outlasts the block: those of an archive whose files may be others another time.
+
+    Parameters
+    ----------
+    base, tell : as of ``Downloads``
+    """
+    with TemporaryDirectory(prefix="tidemill-") as cache:
+        async with Downloads(Path(cache), base, tell=tell) as downloads:
+            yield downloads
 
 
 def _empty(file: BinaryIO) -> None:
