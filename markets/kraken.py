@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from domain.errors import BadRecord, Unavailable, UsageError
+from domain.errors import Unavailable, UsageError
 from domain.events import BUY, NANOS_PER_MINUTE, NANOS_PER_SECOND, SELL, Trade
 from domain.tables import BarTable, TradeTable
 from markets.kraken_wire import (
@@ -29,7 +29,7 @@ from markets.kraken_wire import (
 )
 from markets.source import Resume, rows_of
 from markets.symbols import suggestion
-from markets.venue import Address, Closing, Rest
+from markets.venue import Address, Closing, Rest, changed
 
 INTERVALS = {minutes * NANOS_PER_MINUTE: minutes for minutes in (1, 5, 15, 30, 60, 240, 1_440)}
 """Minutes of each candle length that divides a UTC day."""
@@ -117,8 +117,8 @@ class Kraken:
             for row in self._frame.decode(frame).data:
                 price, size = row.price, row.qty
                 if not (0.0 < price < math.inf and 0.0 < size < math.inf):
-                    raise self._changed(
-                        f"price {price} or qty {size} of trade {row.trade_id} of {row.symbol} cannot be"
+                    raise changed(
+                        self.name, f"price {price} or qty {size} of trade {row.trade_id} of {row.symbol} cannot be"
                     )
                 instrument = known.get(row.symbol) or self._named(row.symbol)
                 side = BUY if row.side == "buy" else SELL
@@ -206,7 +206,7 @@ class Kraken:
             [rows] = answer.values()
             return msgspec.json.decode(rows, type=kind), last
         except (KeyError, ValueError) as error:
-            raise self._changed(f"{path} answers what cannot be read: {error}") from error
+            raise changed(self.name, f"{path} answers what cannot be read: {error}") from error
 
     async def _get(self, rest: Rest, path: str, query: Query, kind: type[T]) -> T:
         weight, words = 1, ""
@@ -218,7 +218,7 @@ class Kraken:
                 if not words:
                     return msgspec.json.decode(answer.result, type=kind)
             except msgspec.MsgspecError as error:
-                raise self._changed(f"{path} answers what cannot be read: {error}") from error
+                raise changed(self.name, f"{path} answers what cannot be read: {error}") from error
             if words.startswith(_FOR_GOOD):
                 said = " ".join(f"{name}={value}" for name, value in query.items())
                 raise UsageError(f"{self.name} refuses {path} {said}: {words}")
@@ -250,14 +250,11 @@ class Kraken:
                 raise Closing(f"{self.name} does not subscribe now: {other.error}") from None
             raise UsageError(f"{self.name} refuses the subscription: {other.error}") from None
         if other.channel == "trade" and other.type != "snapshot":  # not asked for: history comes by request
-            raise self._changed(f"a trade cannot be read: {error}") from error
+            raise changed(self.name, f"a trade cannot be read: {error}") from error
         return []
 
     def _crowded(self, instrument: str, ts: int) -> Unavailable:
         return Unavailable(f"{instrument}: {self.name} has {_PAGE} trades or more at {ts} ns; they cannot be paged")
-
-    def _changed(self, what: str) -> BadRecord:
-        return BadRecord("schema", f"{self.name}: {what}; has the exchange changed its format? look for an update")
 
 
 def _plain(name: str) -> str:

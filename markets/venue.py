@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from domain.errors import BadRecord
 from domain.events import Trade
 from domain.tables import BarTable, TradeTable
 from markets.source import Resume
@@ -129,3 +130,8 @@ class Venue(Protocol):
 
         With ``after.after_trade_id`` newer means of a higher id; without, of a later time. Ids ascend strictly.
         """
+
+
+def changed(venue: str, what: str) -> BadRecord:
+    """Return the error that something an exchange sends is not written as it was."""
+    return BadRecord("schema", f"{venue}: {what}; has the exchange changed its format? look for an update")
