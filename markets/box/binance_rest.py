@@ -158,11 +158,11 @@ class BinanceRest:
         if from_id is not None:
             # The trade before tells whether the first one wanted begins an aggregate or goes on with one.
             trades = tape.from_id(instrument, from_id - AGGREGATE_IDS_FROM - 1, now, more)
-            found = _aggregates(trades, query.unit)
+            found = aggregates(trades, query.unit)
             return [aggregate for aggregate in found if aggregate["a"] >= from_id][:limit]
         if start is not None:
-            return _aggregates(tape.first(instrument, start, until, more), query.unit)[:limit]
-        return _aggregates(tape.newest(instrument, until, more), query.unit)[-limit:]
+            return aggregates(tape.first(instrument, start, until, more), query.unit)[:limit]
+        return aggregates(tape.newest(instrument, until, more), query.unit)[-limit:]
 
 
 def kline_rows(candles: Candles, interval: int, unit: int) -> list[list[object]]:
@@ -192,11 +192,12 @@ def trade_rows(trades: Booked, unit: int) -> list[dict[str, object]]:
     ]
 
 
-def _aggregates(trades: Booked, unit: int) -> list[dict[str, Any]]:
+def aggregates(trades: Booked, unit: int) -> list[dict[str, Any]]:
     """Return trades of one millisecond, price and side as one, which is how the exchange tells of one order's fills."""
     if not len(trades):
         return []
-    differ = [np.diff(column, prepend=column[:1] - 1) != 0 for column in (trades.ts // MS, trades.price, trades.side)]
+    same = trades.ts // MS, trades.price, trades.side, trades.trade_id - np.arange(len(trades))
+    differ = [np.diff(column, prepend=column[:1] - 1) != 0 for column in same]
     at = np.flatnonzero(np.logical_or.reduce(differ))
     first, last = trades.trade_id[at], trades.trade_id[np.append(at[1:], len(trades)) - 1]
     columns = (first, last, trades.ts[at] // unit, trades.side[at])
