@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +15,7 @@ from domain.errors import BadRecord
 from domain.events import Trade
 from markets.connection import Backoff, Connection, Lost, open_connection
 from markets.contiguous import Contiguous
+from markets.feed import Health
 from markets.outbox import Outbox
 from markets.repairs import Repairs, Tape
 from markets.source import Refused
@@ -61,6 +63,24 @@ class Session:
         self.refused: deque[Refused] = deque(maxlen=MOST_REFUSED)
         self._strangers: set[str] = set()
         self._log = structlog.get_logger().bind(venue=venue.name)
+
+    @property
+    def health(self) -> Health:
+        """What there is to say of it now."""
+        orders, connection = self._orders.values(), self.connection
+        return Health(
+            connected=connection is not None,
+            silent_s=None if connection is None else max(0.0, time.monotonic() - connection.heard),
+            reconnects=self.reconnects,
+            problem=self.problem,
+            bad_frames=self.bad_frames,
+            repaired=sum(order.repaired for order in orders),
+            duplicates=sum(order.duplicates for order in orders),
+            absent=sum(order.absent for order in orders),
+            waiting=dict(self.repairs.waiting),
+            newest={name: order.newest for name, order in self._orders.items()},
+            backlog=len(self._outbox),
+        )
 
     async def run(self) -> None:
         """Hand out trades until cancelled.

@@ -13,7 +13,8 @@ import structlog
 from domain.errors import UsageError
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from markets.contiguous import Contiguous
-from markets.live import Live, LiveFeed
+from markets.feed import LiveFeed
+from markets.live import Live
 from markets.outbox import Outbox
 from markets.session import Session
 from markets.source import Resume
@@ -301,7 +302,7 @@ def bounded(exchange, most):
     orders, outbox = {A: Contiguous(Resume(START - 1))}, Outbox(most)
     venue = Toy(exchange.address)
     session = Session(venue, lambda: ToyRest(exchange.address), exchange.address, orders, outbox, QUICK)
-    return LiveFeed(session, orders, outbox, None)
+    return LiveFeed(session, outbox, None)
 
 
 def test_when_nobody_polls_little_is_kept_and_nothing_is_lost(exchange):
