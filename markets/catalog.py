@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain.config import LIVE, Market, Places, Project
+from domain.config import Places, Project
 from domain.errors import UsageError
+from domain.market import LIVE, Market
 from markets.findings import lasting
 from markets.pacing import WALL, Clock
 from markets.recorded import Recorded

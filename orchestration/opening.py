@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 import structlog
 
-from domain.config import LIVE, SETTLED, Places, Project, Source
+from domain.config import Places, Project
 from domain.errors import Unavailable, UsageError
 from domain.events import NANOS_PER_SECOND
+from domain.market import Source, is_live
 from orchestration.settings import Opening, configured_market, read_project
 from warehouse.files import write_atomic
 
@@ -33,12 +34,12 @@ def settled_project(places: Places) -> Project:
     """
     project = read_project(places)
     asked = project.market.source
-    if Opening.of(places) is not None or not (asked in SETTLED or places.market):
+    if Opening.of(places) is not None or not (asked == "auto" or project.market.live or places.market):
         return project
     log = structlog.get_logger()
     source: Source = "box" if asked == "auto" else asked
     opens = project.market.opens
-    if asked in LIVE:
+    if project.market.live:
         opens = _asked(asked, project, PATIENCE_S)
     elif asked == "auto":
         for name in AUTO:
@@ -48,7 +49,7 @@ def settled_project(places: Places) -> Project:
             except (Unavailable, UsageError) as error:  # also where it serves nobody of this country
                 log.info("no live market", exchange=name, why=str(error))
     _write(places, _opening(places, source, opens))
-    log.info("market", source=source, opens=opens.isoformat(), simulated=source not in LIVE)
+    log.info("market", source=source, opens=opens.isoformat(), simulated=not is_live(source))
     return read_project(places)
 
 
@@ -79,8 +80,8 @@ def _asked(name: str, project: Project, patience_s: float) -> datetime:
     """Return the last whole bar of a live exchange's clock, when it answers and trades all instruments."""
     from markets.catalog import exchange_of
 
-    instruments = tuple(f"{name}:{instrument.partition(':')[2]}" for instrument in project.instruments)
     market = project.market.model_copy(update={"source": name})
+    instruments = tuple(f"{market.venue}:{instrument.partition(':')[2]}" for instrument in project.instruments)
     asked = project.model_copy(update={"market": market, "instruments": instruments})
     now = exchange_of(asked, Places(), patience_s).now()
     return datetime.fromtimestamp(now // project.interval * project.interval / NANOS_PER_SECOND, UTC)

@@ -17,7 +17,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from domain.config import LIVE
 from domain.errors import TidemillError, UsageError
 from domain.health import Beat, live, ready
 from domain.services import FLOW, SERVICES
@@ -236,6 +235,6 @@ def _market(deployment: Deployment) -> str:
     market = deployment.project.market
     if market.source == "auto":
         return "market: not settled before the first 'tidemill up'"
-    speed = "live" if market.source in LIVE else f"{market.speed:g}x" if market.speed else "full speed"
+    speed = "live" if market.live else f"{market.speed:g}x" if market.speed else "full speed"
     made_up = "SIMULATED, " if market.simulated else ""
     return f"market: {made_up}{market.source}, {speed}; {', '.join(deployment.project.instruments)}"

@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 
-from domain.config import KRAKEN_KEEPS, Market, Model, Places, Project, Publish, parse_duration, parse_instrument
+from domain.config import Model, Places, Project, Publish
+from domain.fields import parse_duration, parse_instrument
 from domain.fleet import Line
+from domain.market import KRAKEN_KEEPS, Market
 from tests.domain.samples import LINEAR, LOGISTIC, MINUTE, RLS, SECOND
 
 RIGHT = {"instruments": ["simulated:B", "simulated:C"], "fleet": [RLS.model_dump()]}

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from domain.config import Market, Model, Places, Project
+from domain.config import Model, Places, Project
 from domain.errors import Unavailable, UsageError
 from domain.events import NANOS_PER_DAY as DAY
+from domain.market import Market
 from markets.binance import Binance
 from markets.catalog import simulated_of, source_of
 from markets.recorded import Recorded
