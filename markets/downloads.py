@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from domain.errors import Unavailable
-from markets.patience import WALL, Every, Passing, Patience, Tell, Timing
-from markets.rest import PATIENCE_S, client_for, demand_success, mapped
+from markets.patience import PATIENCE_S, WALL, Every, Passing, Patience, Tell, Timing
+from markets.rest import client_for, demand_success, mapped
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIMES = 2

@@ -15,6 +15,9 @@ from domain.errors import Unavailable
 T = TypeVar("T")
 Tell = Callable[[str], object]
 
+PATIENCE_S = 120.0
+"""How long a request is repeated: restarts and short overloads of an exchange pass within."""
+
 FIRST_S, LONGEST_S = 0.5, 30.0
 """Seconds that the first and the latest back-off may last."""
 

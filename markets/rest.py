@@ -18,13 +18,10 @@ import httpx
 import msgspec
 
 from domain.errors import Unavailable, UsageError
-from markets.patience import WALL, Budget, Every, Passing, Patience, Tell, Timing
+from markets.patience import PATIENCE_S, WALL, Budget, Every, Passing, Patience, Tell, Timing
 
 TIMEOUT_S = 30.0
 """Longest that a request may take, answer included: 10 MB at a slow line's 3 Mbit/s."""
-
-PATIENCE_S = 120.0
-"""How long a request is repeated: restarts and short overloads of an exchange pass within."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 """Hosts that no proxy can reach for us."""

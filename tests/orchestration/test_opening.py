@@ -67,5 +67,7 @@ def test_a_damaged_opening_stops_everything(home):
 
 
 def test_an_unknown_market_is_refused_by_name(home):
-    with pytest.raises(UsageError, match=r"market\.source: 'mtgox' is no market; write auto, binance, .* or ccxt:EXCHANGE"):
+    with pytest.raises(
+        UsageError, match=r"market\.source: 'mtgox' is no market; write auto, binance, .* or ccxt:EXCHANGE"
+    ):
         read_project(home("auto", market="mtgox"))
