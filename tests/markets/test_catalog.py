@@ -58,7 +58,10 @@ def test_an_unknown_source_is_refused():
         source_of(Project.model_construct(instruments=("x:Y",), market=market, fleet=FLEET))
 
 
-@pytest.mark.parametrize(("source", "instrument"), [("binance", "binance:BTC-USDT"), ("kraken", "kraken:BTC-USDT")])
+@pytest.mark.parametrize(
+    ("source", "instrument"),
+    [("binance", "binance:BTC-USDT"), ("kraken", "kraken:BTC-USDT"), ("ccxt:okx", "okx:BTC-USDT")],
+)
 def test_a_live_exchange_has_candles_before_its_trades_and_is_asked_nothing_yet(source, instrument):
     live = source_of(project(Market(source=source), "BTC-USDT", interval="5m"))
     assert (live.kind, live.interval, live.simulated) == ("trades", 5 * MINUTE, False)

@@ -6,6 +6,7 @@ import pytest
 
 from domain.config import Places
 from domain.errors import BadState, UsageError
+from domain.events import NANOS_PER_SECOND
 from orchestration.opening import settled_project
 from orchestration.settings import Opening, read_project
 from tests.mills import TOML
@@ -50,6 +51,28 @@ def test_the_environment_chooses_the_market_of_a_new_home(home):
     assert {name.partition(":")[0] for name in project.instruments} == {"binance"}
     opened(home("simulated"), "binance", configured="simulated")
     assert read_project(home("simulated")).market.source == "binance", "also in a shell without the variable"
+
+
+@pytest.mark.parametrize("asked", ["toml", "environment"])
+def test_an_exchange_through_ccxt_is_settled_by_its_own_clock(home, monkeypatch, asked):
+    from markets.ccxt import CcxtMarket
+
+    at = 1_764_061_261 * NANOS_PER_SECOND
+    monkeypatch.setattr(CcxtMarket, "now", lambda market: at if market.instruments[0] == "okx:BTC-USD" else 0)
+    places = home("ccxt:okx") if asked == "toml" else home("auto", market="ccxt:okx")
+    project = settled_project(places)
+    assert (project.market.source, project.market.live) == ("ccxt:okx", True)
+    assert project.market.opens_ns == at // project.interval * project.interval
+    assert {name.partition(":")[0] for name in project.instruments} == {"okx"}
+    assert read_project(home("ccxt:okx" if asked == "toml" else "auto")) == project
+    with pytest.raises(UsageError, match="holds the market ccxt:okx, not kraken"):
+        read_project(home("auto", market="kraken"))
+
+
+def test_an_exchange_that_ccxt_does_not_know_settles_nothing(home):
+    with pytest.raises(UsageError, match=r"an exchange 'okks'; did you mean ccxt:okx"):
+        settled_project(home("ccxt:okks"))
+    assert not home("ccxt:okks").home.exists()
 
 
 @pytest.mark.parametrize("asked", [{"source": "binance"}, {"source": "auto", "market": "box"}])
