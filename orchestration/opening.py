@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -20,6 +21,9 @@ AUTO: tuple[Source, ...] = ("binance",)
 
 ANSWERS_WITHIN_S, PATIENCE_S = 2.0, 30.0
 """Seconds that an exchange is waited for: where another market will do, and where it was asked for by name."""
+
+MOST_OFF_S = 5.0
+"""Seconds that this machine's clock may differ from an exchange's: an answer may have been that long on its way."""
 
 
 def settled_project(places: Places) -> Project:
@@ -66,6 +70,18 @@ def join(places: Places, project: Project, instruments: Sequence[str], clock: in
     return read_project(places)
 
 
+def wrong_clock(exchange: str, now: int, wall: Callable[[], int] = time.time_ns) -> str:
+    """Return what is wrong with this machine's clock when an exchange's says ``now`` (ns); nothing if it is right."""
+    off = (wall() - now) / NANOS_PER_SECOND
+    if abs(off) <= MOST_OFF_S:
+        return ""
+    way, size = ("ahead of", "large") if off > 0 else ("behind", "small")
+    return (
+        f"this machine's clock is {abs(off):.0f} s {way} {exchange}'s: ages and latencies are shown that much too "
+        f"{size}; set it, such as by timedatectl set-ntp true"
+    )
+
+
 def _opening(places: Places, source: Source, opens: datetime) -> Opening:
     said = tomllib.loads(places.config.read_text("utf-8"))
     return Opening(source=source, opens=opens, configured=configured_market(said))
@@ -84,4 +100,6 @@ def _asked(name: str, project: Project, patience_s: float) -> datetime:
     instruments = tuple(f"{market.venue}:{instrument.partition(':')[2]}" for instrument in project.instruments)
     asked = project.model_copy(update={"market": market, "instruments": instruments})
     now = exchange_of(asked, Places(), patience_s).now()
+    if wrong := wrong_clock(name, now):
+        structlog.get_logger().warning("wrong clock", what=wrong)
     return datetime.fromtimestamp(now // project.interval * project.interval / NANOS_PER_SECOND, UTC)

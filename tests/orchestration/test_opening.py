@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from domain.config import Places
 from domain.errors import BadState, UsageError
 from domain.events import NANOS_PER_SECOND
-from orchestration.opening import settled_project
+from orchestration.opening import settled_project, wrong_clock
 from orchestration.settings import Opening, read_project
 from tests.mills import TOML
 
@@ -94,3 +96,15 @@ def test_an_unknown_market_is_refused_by_name(home):
         UsageError, match=r"market\.source: 'mtgox' is no market; write auto, binance, .* or ccxt:EXCHANGE"
     ):
         read_project(home("auto", market="mtgox"))
+
+
+@pytest.mark.parametrize(
+    ("wall", "said"),
+    [
+        (0, r"this machine's clock is 90 s behind kraken's: ages and latencies are shown that much too small; set it"),
+        (180, r"is 90 s ahead of kraken's: ages and latencies are shown that much too large; set it"),
+        (88, r"\A\Z"),
+    ],
+)
+def test_a_clock_that_differs_from_the_exchange_s_is_told(wall, said):
+    assert re.search(said, wrong_clock("kraken", 90 * NANOS_PER_SECOND, lambda: wall * NANOS_PER_SECOND))
