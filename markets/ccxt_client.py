@@ -129,9 +129,11 @@ _ERRORS: tuple[tuple[str, type[TidemillError], str], ...] = (
     ("DDoSProtection", Unavailable, _BUSY),
     ("ExchangeNotAvailable", Unavailable, _SHUT),
     ("NetworkError", Unavailable, _LOST),
+    ("OSError", Unavailable, _LOST),
+    ("ClientError", Unavailable, _LOST),
     ("BaseError", Unavailable, "answers with an error; try again later"),
 )
-"""ccxt's errors, the special ones before what they are special cases of."""
+"""ccxt's errors, special ones before what they are cases of; and those of its connections, which it may let by."""
 
 
 @contextmanager
@@ -148,7 +150,8 @@ def errors_of(exchange: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("ccxt")}
+        homes = ("ccxt", "aiohttp", "builtins")
+        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(homes)}
         for name, ours, text in _ERRORS:
             if name in kinds:
                 words = " ".join(str(error).split())[:_WORDS] or type(error).__name__

@@ -60,6 +60,7 @@ class CcxtSession:
         self._alarms = {name: asyncio.Event() for name in orders}
         self._audit_s = max(tempo.audit_s, tempo.audit_each_s * len(orders))
         self._reconnects = self._bad = 0
+        self._numbered = False
         self._unshown = dict.fromkeys(orders, 0)
         self._problems: dict[str, str] = {}
         self._waiting: dict[str, str] = {}
@@ -159,11 +160,19 @@ class CcxtSession:
             try:
                 trades.append(trade_of(self._exchange, name, self._names, row))
             except BadRecord as error:
-                if not self._bad:
-                    self._log.error("trades cannot be read", instrument=name, reason=str(error))
-                self._bad += 1
-                self.refused.append(Refused(msgspec.json.encode(row, enc_hook=str), error))
+                self._refuse(name, row, error)
+            except UsageError as error:
+                if not self._numbered:
+                    raise
+                self._refuse(name, row, BadRecord("schema", str(error)))  # the others have numbers
+        self._numbered = self._numbered or bool(trades)
         return trades
+
+    def _refuse(self, name: str, row: Row, error: BadRecord) -> None:
+        if not self._bad:
+            self._log.error("trades cannot be read", instrument=name, reason=str(error))
+        self._bad += 1
+        self.refused.append(Refused(msgspec.json.encode(row, enc_hook=str), error))
 
     async def _tend(self, client: Exchange, name: str) -> None:
         """Hand out what was shown; where there is a doubt, what requests tell of it first."""

@@ -94,7 +94,7 @@ def test_every_trade_comes_once_and_in_order_whatever_ccxt_leaves_out(market, ex
     with box_of(market, speed=300.0, opens=OPENS) as box:
         feed = source_of(exchange, box, kept=40).open({}, 1.0)
         got = polled(feed, lambda got: len(got) > 300)
-        for kind in ("close", "drop", "duplicate", "reorder", "mixed", "vanish"):
+        for kind in ("close", "drop", "503", "duplicate", "reorder", "mixed", "schema", "vanish"):
             box.fault(kind)
             seen = max(newest(got, BTC), newest(got, ETH)) + 2 * NANOS_PER_MINUTE
             got += polled(feed, lambda more, seen=seen: min(newest(more, BTC), newest(more, ETH)) > seen)

@@ -180,12 +180,14 @@ def test_an_exchange_that_does_not_number_its_trades_is_refused(toy, opened, num
 
 def test_a_trade_that_cannot_be_read_is_kept_for_the_dead_letters(toy, opened):
     feed = opened()
-    toy.said["A/USD"].append([row(10, price=None), row(11, amount=-1.0), row(12, timestamp="soon"), *told(toy, 13)])
-    assert ids(polled(feed, 1)) == [13]
+    bad = [row(10, price=None), row(11, amount=-1.0), row(12, timestamp="soon"), row(14, id=None)]
+    toy.said["A/USD"].append(told(toy, 9))
+    toy.said["A/USD"].append([*bad, *told(toy, 15)])
+    assert ids(polled(feed, 2)) == [9, 15]
     refused = feed.refused()
-    assert [one.error.reason for one in refused] == ["schema"] * 3
+    assert [one.error.reason for one in refused] == ["schema"] * 4
     assert b'"id":"10"' in refused[0].frame
-    assert feed.health["bad_frames"] == 3
+    assert feed.health["bad_frames"] == 4
 
 
 def test_while_requests_fail_an_instrument_waits_and_says_why(toy, opened):
@@ -227,5 +229,10 @@ def test_an_error_of_ccxt_s_is_one_line_of_ours(name, kind, says):
     with pytest.raises(kind, match=rf"^okx .*{says}.*\(okx said\s.*so\)$") as caught, errors_of("okx"):
         raise error("okx said\n  so")
     assert "\n" not in str(caught.value)
+
+
+def test_what_ccxt_lets_by_of_its_connections_is_ours_too_and_nothing_else():
+    with pytest.raises(Unavailable, match=r"okx cannot be reached; check the network \(closing\)"), errors_of("okx"):
+        raise ConnectionResetError("closing")
     with pytest.raises(KeyError), errors_of("okx"):
-        raise KeyError(name)
+        raise KeyError("a defect")
