@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from domain.errors import Unavailable
-from markets.patience import PATIENCE_S, WALL, Every, Passing, Patience, Tell, Timing
+from markets.patience import PATIENCE_S, WALL, Passing, Patience, Seldom, Tell, Timing
 from markets.rest import client_for, demand_success, mapped
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -37,7 +37,7 @@ class Downloads:
     patience_s
         Seconds without progress for which a download is repeated.
     tell
-        Is told of waits, at most every few seconds, and of wrong files.
+        Is told of waits, of the same trouble ever more seldom, and of wrong files.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Downloads:
         self._cache = cache
         self._base = base
         self._tell = tell
-        self._patience = Patience(patience_s, timing, Every(tell, timing))
+        self._patience = Patience(patience_s, timing, Seldom(tell, timing))
         self._client = client_for(base)
 
     async def __aenter__(self) -> Self:
