@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Mapping
 
@@ -102,8 +103,7 @@ class CcxtSession:
             except* Unavailable as errors:
                 self._trouble("", _first(errors))
             self._client = None
-            if asyncio.get_running_loop().time() - began >= self._tempo.good_s:
-                backoff.reset()
+            backoff.lasted(asyncio.get_running_loop().time() - began)
             await asyncio.sleep(backoff.next())
             self._reconnects += 1
 
@@ -137,7 +137,7 @@ class CcxtSession:
                 continue
             if not subscribed:
                 subscribed = True
-                backoff.reset()
+                backoff.lasted(math.inf)
                 self._problems.pop(name, None)
                 self._problems.pop("", None)
                 order.doubt()

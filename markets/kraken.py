@@ -16,6 +16,7 @@ import msgspec
 
 from domain.errors import Unavailable, UsageError
 from domain.events import BUY, NANOS_PER_MINUTE, NANOS_PER_SECOND, SELL, Trade
+from domain.market import KRAKEN_TELLS
 from domain.tables import BarTable, TradeTable
 from markets.kraken_wire import (
     Answer,
@@ -23,13 +24,14 @@ from markets.kraken_wire import (
     OtherFrame,
     PastTrade,
     Stamps,
+    StatusFrame,
     TradeFrame,
     candle_table,
     trade_table,
 )
 from markets.source import Resume, rows_of
 from markets.symbols import suggestion
-from markets.venue import Address, Closing, Rest, changed
+from markets.venue import Address, Closing, Notice, Rest, changed
 
 INTERVALS = {minutes * NANOS_PER_MINUTE: minutes for minutes in (1, 5, 15, 30, 60, 240, 1_440)}
 """Minutes of each candle length that divides a UTC day."""
@@ -52,7 +54,9 @@ _FOR_GOOD = (
 )
 """Errors that asking again does not help; others (``EService``, ``EAPI:Rate limit exceeded``, a lockout) pass."""
 
-_PASSING = ("EService", "EAPI:Rate", "msg rate", "nternal")
+_UNKNOWN = ("not supported", "not found", "nvalid")
+"""What the stream says of a symbol or a message that it will never take; anything else may pass."""
+
 _HALTED = {"maintenance", "cancel_only", "post_only"}  # states in which nothing is matched
 
 
@@ -89,7 +93,7 @@ class Kraken:
     """
 
     address = Address("https://api.kraken.com", "wss://ws.kraken.com")
-    candles_kept: int | None = 719  # of 720, for the newest has not ended
+    candles_kept: int | None = KRAKEN_TELLS
     weight_a_minute = 60  # a request a second is within its limits for public data
     lifetime_s = math.inf
     silence_s = 10.0  # it sends a heartbeat in each second in which it sends nothing else
@@ -246,12 +250,22 @@ class Kraken:
         except msgspec.MsgspecError:
             other = OtherFrame(channel="trade")
         if other.error and "lready subscribed" not in other.error:
-            if any(words in other.error for words in _PASSING):
-                raise Closing(f"{self.name} does not subscribe now: {other.error}") from None
-            raise UsageError(f"{self.name} refuses the subscription: {other.error}") from None
+            if any(words in other.error for words in _UNKNOWN):
+                raise UsageError(f"{self.name} refuses the subscription: {other.error}") from None
+            raise Closing(f"{self.name} does not subscribe now: {other.error}") from None
+        if other.channel == "status":
+            raise Notice(self._condition(frame)) from None
         if other.channel == "trade" and other.type != "snapshot":  # not asked for: history comes by request
             raise changed(self.name, f"a trade cannot be read: {error}") from error
         return []
+
+    def _condition(self, frame: str | bytes) -> str:
+        """Return what a frame of channel ``status`` says is wrong."""
+        try:
+            system = msgspec.json.decode(frame, type=StatusFrame).data[-1].system
+        except (msgspec.MsgspecError, IndexError):
+            return ""
+        return f"{self.name} is in {system}: nothing is traded" if system in _HALTED else ""
 
     def _crowded(self, instrument: str, ts: int) -> Unavailable:
         return Unavailable(f"{instrument}: {self.name} has {_PAGE} trades or more at {ts} ns; they cannot be paged")

@@ -105,7 +105,11 @@ class Live:
         Unavailable
             When it cannot be reached for longer than patience lasts, or trading is halted.
         """
-        return asyncio.run(self._asked())
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(self._asked())
+        finally:
+            loop.close()  # and not a Runner, which would wait for a resolver that hangs
 
     async def _asked(self) -> int:
         async with self._rest() as rest:

@@ -52,6 +52,10 @@ class Closing(Exception):  # noqa: N818 - it names what happens
     """The exchange announces that it will end this connection soon."""
 
 
+class Notice(Exception):  # noqa: N818 - likewise
+    """The exchange announces how it is: what is wrong with it, in a few words; none where all is well."""
+
+
 class Venue(Protocol):
     """One exchange."""
 
@@ -94,6 +98,8 @@ class Venue(Protocol):
         ------
         Closing
             When it announces the end of the connection.
+        Notice
+            When it announces how it is.
         UsageError
             When it refuses a subscription: an unknown symbol.
         BadRecord

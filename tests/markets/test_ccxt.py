@@ -21,7 +21,7 @@ from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.boxed_ccxt import EXCHANGES, boxed
 
 TEMPO = Tempo(grace_s=0.02, audit_s=1.0, audit_each_s=0.0, retry_s=0.05, retry_most_s=0.3, patience_s=1.0,
-              backoff_s=0.05, backoff_most_s=0.3, good_s=0.2)  # fmt: skip
+              backoff_s=0.05, backoff_most_s=0.3)  # fmt: skip
 HOUR = 60 * NANOS_PER_MINUTE
 
 both = pytest.mark.parametrize("exchange", EXCHANGES)
