@@ -19,8 +19,8 @@ SOURCES = ("auto", *LIVE, "box", "simulated", "recorded")
 CCXT = "ccxt:"
 """What the sources begin with that are real exchanges, too, read through the library ccxt."""
 
-KRAKEN_KEEPS = 660
-"""Candles of history at Kraken, which tells the newest 719 that have ended: an hour is left for a first training."""
+KRAKEN_TELLS, KRAKEN_KEEPS = 719, 660
+"""Candles that Kraken tells, the newest that have ended, and those of our history: an hour is left for a training."""
 
 _CCXT_PATTERN = re.compile(rf"^{CCXT}[a-z0-9_]+\Z")
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import structlog
 
 from domain.config import Places, Project
-from domain.errors import Unavailable, UsageError
-from domain.events import NANOS_PER_SECOND
-from domain.market import Source, is_live
+from domain.errors import Unavailable
+from domain.events import NANOS_PER_SECOND, nanos_at
+from domain.market import KRAKEN_KEEPS, KRAKEN_TELLS, Source, is_live
 from orchestration.settings import Opening, configured_market, read_project
 from warehouse.files import write_atomic
 
@@ -38,7 +38,9 @@ def settled_project(places: Places) -> Project:
     """
     project = read_project(places)
     asked = project.market.source
-    if Opening.of(places) is not None or not (asked == "auto" or project.market.live or places.market):
+    if not (asked == "auto" or project.market.live or places.market):
+        return project
+    if (opening := Opening.of(places)) is not None and not _too_late(places, project, opening):
         return project
     log = structlog.get_logger()
     source: Source = "box" if asked == "auto" else asked
@@ -50,7 +52,7 @@ def settled_project(places: Places) -> Project:
             try:
                 source, opens = name, _asked(name, project, ANSWERS_WITHIN_S)
                 break
-            except (Unavailable, UsageError) as error:  # also where it serves nobody of this country
+            except Unavailable as error:  # also where it serves nobody of this country
                 log.info("no live market", exchange=name, why=str(error))
     _write(places, _opening(places, source, opens))
     log.info("market", source=source, opens=opens.isoformat(), simulated=not is_live(source))
@@ -80,6 +82,13 @@ def wrong_clock(exchange: str, now: int, wall: Callable[[], int] = time.time_ns)
         f"this machine's clock is {abs(off):.0f} s {way} {exchange}'s: ages and latencies are shown that much too "
         f"{size}; set it, such as by timedatectl set-ntp true"
     )
+
+
+def _too_late(places: Places, project: Project, opening: Opening) -> bool:
+    """Return whether a home never got its first model and its exchange no longer tells what that would learn from."""
+    if opening.source != "kraken" or any(places.models.glob("*")):
+        return False
+    return time.time_ns() - nanos_at(opening.opens) > (KRAKEN_TELLS - KRAKEN_KEEPS) * project.interval
 
 
 def _opening(places: Places, source: Source, opens: datetime) -> Opening:

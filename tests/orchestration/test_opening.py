@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from datetime import UTC, datetime
 
 import pytest
 
@@ -31,6 +33,8 @@ def opened(places, source, configured="auto"):
     text = f'{{"source": "{source}", "opens": "2026-11-25T09:00:00Z", "configured": "{configured}"}}'
     places.home.mkdir(parents=True)
     Opening.path(places).write_text(text)
+    places.models.mkdir()
+    (places.models / "first.safetensors").touch()
 
 
 def test_a_made_up_market_asks_nobody_and_settles_nothing(home):
@@ -82,6 +86,25 @@ def test_another_market_needs_another_home(home, asked):
     opened(home("auto"), "kraken")
     with pytest.raises(UsageError, match=r"holds the market kraken, not (binance|box); set TIDEMILL_HOME to another"):
         read_project(home(**asked))
+
+
+def test_a_pair_that_an_exchange_lacks_is_told_and_no_made_up_one_takes_its_place(home, monkeypatch):
+    def asked(*_):
+        raise UsageError("binance:BTC-USD is not traded on binance; did you mean binance:BTC-USDT")
+
+    monkeypatch.setattr("orchestration.opening._asked", asked)
+    with pytest.raises(UsageError, match="did you mean binance:BTC-USDT"):
+        settled_project(home("auto"))
+    assert Opening.of(home("auto")) is None
+
+
+def test_where_kraken_no_longer_tells_what_a_first_model_would_learn_from_the_home_opens_anew(home, monkeypatch):
+    later = datetime(2026, 11, 27, tzinfo=UTC)
+    monkeypatch.setattr("orchestration.opening._asked", lambda *_: later)
+    opened(home("kraken"), "kraken")
+    assert settled_project(home("kraken")).market.opens != later, "it has a model"
+    shutil.rmtree(home("kraken").models)
+    assert settled_project(home("kraken")).market.opens == later
 
 
 def test_a_damaged_opening_stops_everything(home):
