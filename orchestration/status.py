@@ -80,6 +80,8 @@ def _row(status: Status, beat: Beat | None) -> Row:
     note = "" if healthy else status.detail or status.reason or ""
     if running and watched and not healthy:
         note = "no heartbeat yet" if ours is None else ("not ready" if live(ours, now) else "stuck or silent")
+    if running and ours is not None and (trouble := _trouble(ours)):
+        note = f"{note}: {trouble}" if note else trouble
     row = Row(
         status.name,
         status.phase,
@@ -103,6 +105,13 @@ def _row(status: Status, beat: Beat | None) -> Row:
         skill=" ".join(f"{value:+.1%}" for value in skills.values() if value is not None),
         event_time=datetime.fromtimestamp(watermark / 1e9, UTC).strftime("%Y-%m-%d %H:%M") if watermark else "",
     )
+
+
+def _trouble(beat: Beat) -> str:
+    """Return what a service says is wrong with the market outside."""
+    feed = beat.detail.get("feed") or {}
+    waiting = [f"{name} waits for REST: {why}" for name, why in (feed.get("waiting") or {}).items()]
+    return "; ".join([why for why in (feed.get("problem"),) if why] + waiting)
 
 
 def table_of(rows: list[Row], title: str = "") -> Table:
