@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml uv.lock
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_LINK_MODE=copy $(BIN)/uv sync --frozen --inexact --quiet --python $(BIN)/python
 	@touch $(STAMP)
 
-up: install ## start everything and wait for the first prediction: make up MARKET=binance (kraken, box, auto)
+up: install ## start everything and wait for the first prediction: make up MARKET=binance (kraken, ccxt:okx, box, auto)
 	$(if $(MARKET),TIDEMILL_MARKET=$(MARKET)) $(TIDEMILL) up
 
 down: ## stop every process that `make up` started

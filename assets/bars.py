@@ -55,6 +55,7 @@ def bars_asset(days: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
                 "missing_share": missing,
                 "refused": filled.refused,
                 "simulated": source.simulated,
+                "market": mill.market,
             }
         )
 

@@ -43,6 +43,7 @@ def initial_model_asset(days: dg.DailyPartitionsDefinition, history: History) ->
         metadata: dict[str, Any] = {
             "trained_until": dg.MetadataValue.timestamp(history.until / NANOS_PER_SECOND),
             "simulated": project.market.simulated,
+            "market": mill.market,
         }
         compared: dict[str, dict[str, float]] = {}
         scores: dict[str, Scores] = {}

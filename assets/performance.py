@@ -104,6 +104,7 @@ def _metadata(mill: Mill, cards: Sequence["Card"], silent: Sequence[str], hours:
     return {
         **numbers,
         "simulated": mill.project.market.simulated,
+        "market": mill.market,
         "window": note,
         "not_served": ", ".join(silent) or "none",
         "report": dg.MetadataValue.path(path),

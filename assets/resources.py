@@ -32,7 +32,8 @@ class Mill:
     def market(self) -> str:
         """What every picture says of its numbers: nobody may take a made-up market for a real one."""
         market = self.project.market
-        return "SIMULATED market" if market.simulated else f"{market.source} market"
+        boxed = ", an exchange in a box" if market.source == "box" else ""
+        return f"SIMULATED market{boxed}" if market.simulated else f"{market.source} market"
 
     @contextmanager
     def lake(self) -> Iterator[Lake]:

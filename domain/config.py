@@ -5,158 +5,14 @@ Reading ``tidemill.toml`` and the environment is the entry points' business (``o
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND, nanos_at
-
-INSTRUMENT_PATTERN = re.compile(r"^[a-z0-9_]+:[A-Z0-9][A-Z0-9._-]*\Z")
-_UNITS = {"ms": 1_000_000, "s": NANOS_PER_SECOND, "m": 60 * NANOS_PER_SECOND, "h": 3600 * NANOS_PER_SECOND}
-_UNITS["d"] = 24 * _UNITS["h"]
-
-
-def parse_duration(value: object) -> int:
-    """Return nanoseconds from ``"500ms"``, ``"30s"``, ``"5m"``, ``"1h"``, ``"7d"`` or an int of nanoseconds.
-
-    >>> parse_duration("5m") // NANOS_PER_SECOND
-    300
-
-    Raises
-    ------
-    ValueError
-        When the text is not a number and a unit, or is not positive.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", str(value).strip())
-    if not match or int(match[1]) == 0:
-        raise ValueError(f"{value!r} is not a duration; write a number and a unit, such as 30s, 5m or 1h")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-def parse_instrument(value: str) -> str:
-    """Return the instrument as it is, or say how one is written.
-
-    Raises
-    ------
-    ValueError
-        When it is not ``venue:SYMBOL``.
-    """
-    if not INSTRUMENT_PATTERN.match(value):
-        raise ValueError(f"{value!r} is not an instrument; write venue:SYMBOL, such as binance:BTC-USDT")
-    return value
-
-
-def with_driver(url: str) -> str:
-    """Return a database's URL with the one PostgreSQL driver that Tidemill and Dagster share.
-
-    >>> with_driver("postgresql://mill@db/mill")
-    'postgresql+psycopg2://mill@db/mill'
-    """
-    scheme, rest = url.partition("://")[::2]
-    return f"postgresql+psycopg2://{rest}" if scheme in {"postgres", "postgresql"} else url
-
-
-def parse_postgresql(url: str) -> str:
-    """Return a PostgreSQL URL with its driver, or nothing for none; the message repeats no password.
-
-    Raises
-    ------
-    ValueError
-        When it is of another database.
-    """
-    if url and not with_driver(url).startswith("postgresql+psycopg2://"):
-        raise ValueError(
-            f"{url.partition('://')[0]!r} is no PostgreSQL; write postgresql://user:password@host/database"
-        )
-    return with_driver(url)
-
-
-Duration = Annotated[int, BeforeValidator(parse_duration)]
-InstrumentId = Annotated[str, AfterValidator(parse_instrument)]
-PostgresqlUrl = Annotated[str, AfterValidator(parse_postgresql)]
-TopicPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)]
-
-
-class Frozen(BaseModel):
-    """A value: immutable, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Source = Literal["auto", "binance", "kraken", "box", "simulated", "recorded"]
-
-LIVE = ("binance", "kraken")
-"""Sources that are real exchanges: their prices are real, and each is the venue of its instruments."""
-
-KRAKEN_KEEPS = 660
-"""Candles of history at Kraken, which tells the newest 719 that have ended: an hour is left for a first training."""
-
-SETTLED = ("auto", *LIVE)
-"""Sources of which a home knows more than ``tidemill.toml``: which exchange it is, or when its stream began."""
-
-
-class Market(Frozen):
-    """Where market data comes from.
-
-    Attributes
-    ----------
-    source : str
-        ``binance`` or ``kraken``: the live exchange. ``box``: an exchange in a box, on this machine, with made-up
-        prices, through the same connectors. ``auto``: a live exchange where one answers, otherwise the box; which one,
-        is settled when a home begins. ``simulated``: the made-up market without an exchange around it. ``recorded``:
-        files.
-    path : file or files of recorded trades, candles or frames (recorded only)
-    speed : event seconds per wall second (not of live exchanges); 0 means as fast as the readers can follow
-    seed : of the simulated market
-    opens : where history ends and the stream begins, UTC; a live market's is settled when a home begins
-    history_days : days of history before that, used for the first training
-    record : whether what an exchange sends is recorded, below ``recordings`` in the home
-    joins : when an instrument's own stream began that joined later, UTC; a home keeps them
-    """
-
-    source: Source = "simulated"
-    path: tuple[str, ...] = ()
-    speed: float = Field(default=60.0, ge=0)
-    seed: int = 7
-    opens: datetime = datetime(2025, 1, 8, tzinfo=UTC)
-    history_days: int = Field(default=7, ge=1)
-    record: bool = False
-    joins: dict[InstrumentId, datetime] = {}
-
-    @property
-    def opens_ns(self) -> int:
-        """The opening, ns since epoch UTC."""
-        return nanos_at(self.opens)
-
-    def joined_ns(self, instrument: str) -> int | None:
-        """Return when an instrument joined, ns since epoch UTC; None for those of the opening."""
-        joined = self.joins.get(instrument)
-        return None if joined is None else nanos_at(joined)
-
-    def history_ns(self, interval: int) -> int:
-        """Return how far history reaches back, ns, for bars of this length (ns)."""
-        wanted = self.history_days * NANOS_PER_DAY
-        return min(wanted, KRAKEN_KEEPS * interval) if self.source == "kraken" else wanted
-
-    @property
-    def tells_days(self) -> bool:
-        """Whether a day that has closed can be had once more from history."""
-        return self.source != "kraken"
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the prices are made up."""
-        return self.source in {"auto", "box", "simulated"}
-
-    @property
-    def venue(self) -> str:
-        """The venue of instruments that name none; of files, each says its own."""
-        return self.source if self.source in LIVE else "simulated" if self.simulated else ""
+from domain.events import NANOS_PER_SECOND
+from domain.fields import Duration, Frozen, InstrumentId, PostgresqlUrl, TopicPrefix
+from domain.market import CCXT, Market
 
 
 class Model(Frozen):
@@ -242,10 +98,12 @@ class Project(Frozen):
         for venue, _, symbol in (name.partition(":") for name in self.instruments):
             if self.market.simulated and venue != "simulated":
                 raise ValueError(f"{venue}:{symbol} would carry made-up prices; write {symbol}, or simulated:{symbol}")
-            if self.market.source in LIVE and venue != self.market.source:
-                raise ValueError(f"{venue}:{symbol} is not of {self.market.source}; write {symbol} without a venue")
+            if self.market.live and venue != self.market.venue:
+                raise ValueError(f"{venue}:{symbol} is not of {self.market.venue}; write {symbol} without a venue")
         if (self.market.source == "recorded") != bool(self.market.path):
             raise ValueError('market.path belongs to market.source = "recorded", and only there')
+        if self.market.record and self.market.source.startswith(CCXT):
+            raise ValueError("market.record keeps what an exchange sends, which ccxt does not show; remove it")
         return self
 
     @property
@@ -267,7 +125,7 @@ class Places(Frozen):
     control_url : SQLAlchemy URL; empty means SQLite below home
     dagster_url : PostgreSQL of Dagster's runs, events and ticks; empty means SQLite below home
     lake_catalog : DuckLake catalog; empty means SQLite below home
-    market : ``binance``, ``kraken``, ``box``, ...: instead of what ``tidemill.toml`` says; empty means as it says
+    market : ``binance``, ``ccxt:okx``, ``box``, ...: instead of what ``tidemill.toml`` says; empty means as it says
     model_key : signs model versions, at least 32 characters; empty means a key made once below home
     """
 
@@ -275,7 +133,7 @@ class Places(Frozen):
     config: Path = Path("tidemill.toml")
     kafka_bootstrap_servers: str = ""
     kafka_topic_prefix: TopicPrefix = ""
-    kafka: dict[str, str] = {}
+    kafka: dict[str, str] = Field(default_factory=dict)
     control_url: str = Field(default="", repr=False)
     dagster_url: PostgresqlUrl = Field(default="", repr=False)
     lake_catalog: str = ""

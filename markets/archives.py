@@ -14,7 +14,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -108,13 +108,20 @@ class ArchivedBinance(Binance):
     Parameters
     ----------
     downloads
-        Makes the client of the archives: ``lambda: Downloads(cache, BASE)``.
+        Opens the client of the archives: ``lambda: Downloads(cache, BASE)``.
     tell
         Is told which days the archives lack; requests tell them instead.
+    venue
+        As of ``Binance``.
     """
 
-    def __init__(self, downloads: Callable[[], Downloads], tell: Tell = lambda _: None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        downloads: Callable[[], AbstractAsyncContextManager[Downloads]],
+        tell: Tell = lambda _: None,
+        venue: str = "binance",
+    ) -> None:
+        super().__init__(venue)
         self._downloads = downloads
         self._tell = tell
 

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 import msgspec
 
-from domain.errors import BadRecord, Unavailable, UsageError
+from domain.errors import Unavailable, UsageError
 from domain.events import BUY, NANOS_PER_MINUTE, NANOS_PER_SECOND, SELL, Trade
 from domain.tables import BarTable, TradeTable
 from markets.binance_wire import MS, Kline, PastTrade, TradeFrame, candle_table, meaning, trade_table
 from markets.source import Resume
 from markets.symbols import dashed, suggestion
-from markets.venue import Address, Closing, Rest
+from markets.venue import Address, Closing, Rest, changed
 
 INTERVALS = {
     NANOS_PER_SECOND: "1s",
@@ -125,7 +125,7 @@ class Binance:
         if data.X != "MARKET":  # the insurance fund's, for one
             return []
         if not (0.0 < price < math.inf and 0.0 < size < math.inf and _EARLIEST_MS <= data.T < _LATEST_MS):
-            raise self._changed(f"p {data.p}, q {data.q} or T {data.T} of trade {data.t} of {data.s} cannot be")
+            raise changed(self.name, f"p {data.p}, q {data.q} or T {data.T} of trade {data.t} of {data.s} cannot be")
         instrument = self._instruments.get(data.s) or self._named(data.s)
         # The buyer was the maker: the taker sold.
         return [Trade(instrument, data.T * MS, data.t, price, size, SELL if data.m else BUY)]
@@ -218,7 +218,7 @@ class Binance:
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as error:
-            raise self._changed(f"{path} answers what cannot be read: {error}") from error
+            raise changed(self.name, f"{path} answers what cannot be read: {error}") from error
 
     def _named(self, symbol: str) -> str:
         return self._instruments.setdefault(symbol, f"{self.name}:{dashed(symbol)}")
@@ -232,8 +232,5 @@ class Binance:
             words = frame if isinstance(frame, str) else frame.decode()
             raise UsageError(f"{self.name} refuses the subscription: {words}") from None
         if event in {"trade", ""}:
-            raise self._changed(f"a trade cannot be read: {error}") from error
+            raise changed(self.name, f"a trade cannot be read: {error}") from error
         return []
-
-    def _changed(self, what: str) -> BadRecord:
-        return BadRecord("schema", f"{self.name}: {what}; has the exchange changed its format? look for an update")

@@ -12,7 +12,7 @@ import numpy as np
 from domain.bars import BAR_COLUMNS
 from domain.errors import BadRecord
 from domain.events import BUY, SELL
-from domain.tables import BarTable, Floats, TradeTable
+from domain.tables import BarTable, TradeTable
 
 MS, US = 1_000_000, 1_000
 """Nanoseconds in the units of its times: milliseconds, and microseconds in archives of 2025 and later."""
@@ -137,18 +137,13 @@ def trade_table(rows: Sequence[PastTrade]) -> TradeTable:
         When a number is none.
     """
     try:
-        price, size = _floats([row.price for row in rows]), _floats([row.qty for row in rows])
+        return TradeTable(
+            ts=np.array([row.time for row in rows], np.int64) * MS,
+            trade_id=np.array([row.id for row in rows], np.int64),
+            price=np.array([float(row.price) for row in rows], np.float64),
+            size=np.array([float(row.qty) for row in rows], np.float64),
+            # The buyer was the maker: the taker sold.
+            side=np.array([SELL if row.isBuyerMaker else BUY for row in rows], np.int8),
+        )
     except ValueError as error:
         raise BadRecord("schema", f"a trade from {rows[0].id} on cannot be read: {error}") from error
-    return TradeTable(
-        ts=np.array([row.time for row in rows], np.int64) * MS,
-        trade_id=np.array([row.id for row in rows], np.int64),
-        price=price,
-        size=size,
-        # The buyer was the maker: the taker sold.
-        side=np.array([SELL if row.isBuyerMaker else BUY for row in rows], np.int8),
-    )
-
-
-def _floats(texts: Sequence[str]) -> Floats:
-    return np.array([float(text) for text in texts], np.float64)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain.config import LIVE, Market, Places, Project
+from domain.config import Places, Project
 from domain.errors import UsageError
+from domain.market import CCXT, SOURCES, Market
 from markets.findings import lasting
 from markets.pacing import WALL, Clock
 from markets.recorded import Recorded
@@ -15,6 +16,7 @@ from markets.source import Source
 if TYPE_CHECKING:  # what talks to exchanges is loaded for markets that have one
     from collections.abc import Callable
 
+    from markets.ccxt import CcxtMarket
     from markets.live import Live
     from markets.venue import Venue
 
@@ -51,10 +53,9 @@ def source_of(project: Project, places: Places | None = None, clock: Clock = WAL
                 f'set interval = "{has}" or give other files'
             )
         return source
-    if market.source in {"auto", "box", *LIVE}:
+    if market.live or market.source in {"auto", "box"}:
         return exchange_of(project, places, record=record)
-    known = ", ".join(("auto", *LIVE, "box", "simulated"))
-    raise UsageError(f"unknown source {market.source!r}; set market.source to {known} or recorded")
+    raise UsageError(f"unknown source {market.source!r}; set market.source to {', '.join(SOURCES)} or ccxt:EXCHANGE")
 
 
 def simulated_of(project: Project, clock: Clock = WALL) -> Simulated:
@@ -65,7 +66,7 @@ def simulated_of(project: Project, clock: Clock = WALL) -> Simulated:
 
 def exchange_of(
     project: Project, places: Places | None = None, patience_s: float | None = None, *, record: bool = False
-) -> Live:
+) -> Live | CcxtMarket:
     """Return the live exchange of a project, or the one in a box through the same connector.
 
     Parameters
@@ -75,20 +76,30 @@ def exchange_of(
     patience_s
         Seconds for which requests that fail are repeated; None: as long as usual.
     """
+    from markets.patience import PATIENCE_S
+
+    market, places = project.market, places or Places()
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    if market.source.startswith(CCXT):
+        from markets.ccxt import CcxtMarket
+
+        return CcxtMarket(
+            market.venue, project.instruments, market.opens_ns, market.history_ns(project.interval),
+            interval=project.interval, patience_s=patience_s,
+        )  # fmt: skip
     from functools import partial
 
     import structlog
 
     from markets.live import Live
-    from markets.rest import PATIENCE_S, RestClient
+    from markets.rest import RestClient
     from markets.venue import Address
 
-    market, live, places = project.market, project.market.source in LIVE, places or Places()
+    live = market.live
     tell = structlog.get_logger().bind(exchange=market.source).info
-    venue = _venue(market, places, tell)
     local = f"127.0.0.1:{places.exchange_port}"
+    venue = _venue(market, places, f"http://{local}", tell)
     address = venue.address if live else Address(f"http://{local}", f"ws://{local}")
-    patience_s = PATIENCE_S if patience_s is None else patience_s
     rest = partial(RestClient, address.rest, venue.weight_a_minute, patience_s, tell=tell)
     return Live(
         venue, rest, project.instruments, market.opens_ns, market.history_ns(project.interval),
@@ -97,14 +108,13 @@ def exchange_of(
     )  # fmt: skip
 
 
-def _venue(market: Market, places: Places, tell: Callable[[str], object]) -> Venue:
+def _venue(market: Market, places: Places, box: str, tell: Callable[[str], object]) -> Venue:
     from markets.archives import BASE, ArchivedBinance
-    from markets.binance import Binance
-    from markets.downloads import Downloads
+    from markets.downloads import Downloads, fleeting
     from markets.kraken import Kraken
 
     if market.source == "kraken":
         return Kraken()
     if market.source == "binance":
         return ArchivedBinance(lambda: Downloads(places.home / "archives", BASE, tell=tell), tell)
-    return Binance(market.venue)
+    return ArchivedBinance(lambda: fleeting(box, tell), tell, market.venue)  # another seed is another market

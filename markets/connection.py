@@ -6,12 +6,16 @@ import asyncio
 import random
 import ssl
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import urlsplit
 
+from httpx import create_ssl_context
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
+    InvalidProxy,
     InvalidProxyStatus,
     InvalidStatus,
     InvalidURI,
@@ -21,9 +25,13 @@ from websockets.frames import DATA_OPCODES, Frame
 from websockets.http11 import Response
 
 from domain.errors import UsageError
+from markets.rest import LOOPBACK
 
 OPEN_S = 10.0
 """Seconds for a connection to open."""
+
+PAID = 4
+"""Who was connected for so many times the longest wait before the next attempt does not ask too much."""
 
 _CLOSE_S = 0.5
 """Seconds for a farewell: whoever waits for ours closes the socket anyhow."""
@@ -59,9 +67,11 @@ class Backoff:
         bound, self._bound_s = self._bound_s, min(self._most_s, 2 * self._bound_s)
         return random.uniform(0.0, bound)
 
-    def reset(self) -> None:
-        """Start over: it works again."""
-        self._bound_s = self._first_s
+    def lasted(self, seconds: float) -> bool:
+        """Start over, and return True, where what was attempted worked for long enough to pay for the next wait."""
+        if good := seconds >= PAID * self._bound_s:
+            self._bound_s = self._first_s
+        return good
 
 
 class Connection(ClientConnection):
@@ -186,7 +196,7 @@ async def open_connection(url: str, messages: Sequence[str], silence_s: float) -
     Raises
     ------
     UsageError
-        When the URL is none of a WebSocket.
+        When the URL is none of a WebSocket, or the environment's proxy none.
     Lost
         When it cannot be opened; what is refused now may be accepted later.
     """
@@ -194,13 +204,20 @@ async def open_connection(url: str, messages: Sequence[str], silence_s: float) -
         connection = await connect(
             url,
             create_connection=Connection,
+            proxy=None if urlsplit(url).hostname in LOOPBACK else True,
+            ssl=create_ssl_context() if url.startswith("wss:") else None,  # the authorities that REST trusts
             compression=None,  # inflating would cost more than the network saves
             ping_interval=None,  # pongs would make an exchange look alive that sends nothing of its own
             open_timeout=OPEN_S,
             close_timeout=_CLOSE_S,
         )
     except InvalidURI as error:
+        if error.uri != url:
+            said = f"{url}: sends to {error.uri} instead: something stands between, such as a login page"
+            raise Lost(said) from error
         raise UsageError(f"{url}: is no WebSocket address; write ws://host or wss://host") from error
+    except InvalidProxy as error:
+        raise UsageError(f"{url}: {_words(error)}; write HTTPS_PROXY as http://host:port") from error
     except (OSError, InvalidHandshake, ProxyError, EOFError) as error:
         raise Lost(f"{url}: {_refusal(error)}") from error
     mine = cast("Connection", connection)
@@ -232,6 +249,10 @@ def _status(response: Response) -> str:
     code = response.status_code
     if code in {418, 429}:
         return f"HTTP {code}: too many connections from this address; others of ours may run"
+    if code == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
+        return f"HTTP {code}: the exchange does not serve this country; choose another"
+    if code == HTTPStatus.FORBIDDEN:
+        return f"HTTP {code}: the exchange's firewall, or a proxy in between, refuses this address for now"
     if code >= 500:  # noqa: PLR2004 - HTTP's classes
         return f"HTTP {code}: the exchange is in maintenance or overloaded"
     return f"HTTP {code} instead of a WebSocket; a proxy in between may refuse them"

@@ -6,14 +6,17 @@ import asyncio
 import fcntl
 import hashlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from domain.errors import Unavailable
-from markets.patience import WALL, Every, Passing, Patience, Tell, Timing
-from markets.rest import PATIENCE_S, client_for, demand_success, mapped
+from markets.patience import PATIENCE_S, WALL, Passing, Patience, Seldom, Tell, Timing
+from markets.rest import client_for, demand_success, mapped
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIMES = 2
@@ -34,7 +37,7 @@ class Downloads:
     patience_s
         Seconds without progress for which a download is repeated.
     tell
-        Is told of waits, at most every few seconds, and of wrong files.
+        Is told of waits, of the same trouble ever more seldom, and of wrong files.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Downloads:
         self._cache = cache
         self._base = base
         self._tell = tell
-        self._patience = Patience(patience_s, timing, Every(tell, timing))
+        self._patience = Patience(patience_s, timing, Seldom(tell, timing))
         self._client = client_for(base)
 
     async def __aenter__(self) -> Self:
@@ -148,6 +151,19 @@ class Downloads:
             async for chunk in response.aiter_raw():
                 file.write(chunk)
         return True
+
+
+@asynccontextmanager
+async def fleeting(base: str, tell: Tell = lambda _: None) -> AsyncIterator[Downloads]:
+    """Open downloads of which nothing outlasts the block: those of an archive whose files may be others another time.
+
+    Parameters
+    ----------
+    base, tell : as of ``Downloads``
+    """
+    with TemporaryDirectory(prefix="tidemill-") as cache:
+        async with Downloads(Path(cache), base, tell=tell) as downloads:
+            yield downloads
 
 
 def _empty(file: BinaryIO) -> None:

@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import msgspec
 
-from domain.errors import BadRecord, Unavailable, UsageError
+from domain.errors import Unavailable, UsageError
 from domain.events import BUY, NANOS_PER_MINUTE, NANOS_PER_SECOND, SELL, Trade
+from domain.market import KRAKEN_TELLS
 from domain.tables import BarTable, TradeTable
 from markets.kraken_wire import (
     Answer,
@@ -23,13 +24,14 @@ from markets.kraken_wire import (
     OtherFrame,
     PastTrade,
     Stamps,
+    StatusFrame,
     TradeFrame,
     candle_table,
     trade_table,
 )
 from markets.source import Resume, rows_of
 from markets.symbols import suggestion
-from markets.venue import Address, Closing, Rest
+from markets.venue import Address, Closing, Notice, Rest, changed
 
 INTERVALS = {minutes * NANOS_PER_MINUTE: minutes for minutes in (1, 5, 15, 30, 60, 240, 1_440)}
 """Minutes of each candle length that divides a UTC day."""
@@ -52,7 +54,9 @@ _FOR_GOOD = (
 )
 """Errors that asking again does not help; others (``EService``, ``EAPI:Rate limit exceeded``, a lockout) pass."""
 
-_PASSING = ("EService", "EAPI:Rate", "msg rate", "nternal")
+_UNKNOWN = ("not supported", "not found", "nvalid")
+"""What the stream says of a symbol or a message that it will never take; anything else may pass."""
+
 _HALTED = {"maintenance", "cancel_only", "post_only"}  # states in which nothing is matched
 
 
@@ -89,7 +93,7 @@ class Kraken:
     """
 
     address = Address("https://api.kraken.com", "wss://ws.kraken.com")
-    candles_kept: int | None = 719  # of 720, for the newest has not ended
+    candles_kept: int | None = KRAKEN_TELLS
     weight_a_minute = 60  # a request a second is within its limits for public data
     lifetime_s = math.inf
     silence_s = 10.0  # it sends a heartbeat in each second in which it sends nothing else
@@ -117,8 +121,8 @@ class Kraken:
             for row in self._frame.decode(frame).data:
                 price, size = row.price, row.qty
                 if not (0.0 < price < math.inf and 0.0 < size < math.inf):
-                    raise self._changed(
-                        f"price {price} or qty {size} of trade {row.trade_id} of {row.symbol} cannot be"
+                    raise changed(
+                        self.name, f"price {price} or qty {size} of trade {row.trade_id} of {row.symbol} cannot be"
                     )
                 instrument = known.get(row.symbol) or self._named(row.symbol)
                 side = BUY if row.side == "buy" else SELL
@@ -206,7 +210,7 @@ class Kraken:
             [rows] = answer.values()
             return msgspec.json.decode(rows, type=kind), last
         except (KeyError, ValueError) as error:
-            raise self._changed(f"{path} answers what cannot be read: {error}") from error
+            raise changed(self.name, f"{path} answers what cannot be read: {error}") from error
 
     async def _get(self, rest: Rest, path: str, query: Query, kind: type[T]) -> T:
         weight, words = 1, ""
@@ -218,7 +222,7 @@ class Kraken:
                 if not words:
                     return msgspec.json.decode(answer.result, type=kind)
             except msgspec.MsgspecError as error:
-                raise self._changed(f"{path} answers what cannot be read: {error}") from error
+                raise changed(self.name, f"{path} answers what cannot be read: {error}") from error
             if words.startswith(_FOR_GOOD):
                 said = " ".join(f"{name}={value}" for name, value in query.items())
                 raise UsageError(f"{self.name} refuses {path} {said}: {words}")
@@ -246,18 +250,25 @@ class Kraken:
         except msgspec.MsgspecError:
             other = OtherFrame(channel="trade")
         if other.error and "lready subscribed" not in other.error:
-            if any(words in other.error for words in _PASSING):
-                raise Closing(f"{self.name} does not subscribe now: {other.error}") from None
-            raise UsageError(f"{self.name} refuses the subscription: {other.error}") from None
+            if any(words in other.error for words in _UNKNOWN):
+                raise UsageError(f"{self.name} refuses the subscription: {other.error}") from None
+            raise Closing(f"{self.name} does not subscribe now: {other.error}") from None
+        if other.channel == "status":
+            raise Notice(self._condition(frame)) from None
         if other.channel == "trade" and other.type != "snapshot":  # not asked for: history comes by request
-            raise self._changed(f"a trade cannot be read: {error}") from error
+            raise changed(self.name, f"a trade cannot be read: {error}") from error
         return []
+
+    def _condition(self, frame: str | bytes) -> str:
+        """Return what a frame of channel ``status`` says is wrong."""
+        try:
+            system = msgspec.json.decode(frame, type=StatusFrame).data[-1].system
+        except (msgspec.MsgspecError, IndexError):
+            return ""
+        return f"{self.name} is in {system}: nothing is traded" if system in _HALTED else ""
 
     def _crowded(self, instrument: str, ts: int) -> Unavailable:
         return Unavailable(f"{instrument}: {self.name} has {_PAGE} trades or more at {ts} ns; they cannot be paged")
-
-    def _changed(self, what: str) -> BadRecord:
-        return BadRecord("schema", f"{self.name}: {what}; has the exchange changed its format? look for an update")
 
 
 def _plain(name: str) -> str:

@@ -14,6 +14,8 @@ from domain.errors import BadRecord
 from domain.events import BUY, NANOS_PER_SECOND, SELL
 from domain.tables import BarTable, TradeTable
 
+US = 1_000
+
 _POWERS = (10**9, 10**8, 10**7, 10**6, 10**5, 10**4, 10**3, 10**2, 10, 1)
 """Nanoseconds in the last place of a fraction of a second with this many digits."""
 
@@ -43,6 +45,16 @@ class OtherFrame(msgspec.Struct):
     channel: str = ""
     type: str = ""
     error: str | None = None
+
+
+class _Condition(msgspec.Struct):
+    system: str
+
+
+class StatusFrame(msgspec.Struct):
+    """How the exchange says it is, on connecting and at every change."""
+
+    data: list[_Condition]
 
 
 class PastTrade(msgspec.Struct, array_like=True, gc=False):
@@ -127,7 +139,10 @@ def nanos_of(text: str) -> int:
 
 
 def trade_table(rows: Sequence[PastTrade]) -> TradeTable:
-    """Return trades of history, in order of their ids.
+    """Return trades of history, in order of their ids, at the microsecond at which the stream shows them.
+
+    Requests tell more digits, and trades of one order share a time: with them, one that was asked for would seem later
+    than the next one, which was streamed.
 
     Raises
     ------
@@ -137,7 +152,7 @@ def trade_table(rows: Sequence[PastTrade]) -> TradeTable:
     rows = sorted(rows, key=lambda row: row.trade_id)
     try:
         return TradeTable(
-            ts=np.array([nanos_of(bytes(row.time).decode()) for row in rows], np.int64),
+            ts=np.array([nanos_of(bytes(row.time).decode()) // US * US for row in rows], np.int64),
             trade_id=np.array([row.trade_id for row in rows], np.int64),
             price=np.array([float(row.price) for row in rows], np.float64),
             size=np.array([float(row.qty) for row in rows], np.float64),

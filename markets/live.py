@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import TypedDict
-
-import numpy as np
-import structlog
 
 from domain.errors import Unavailable
-from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SECOND, Trade
+from domain.events import NANOS_PER_MINUTE
 from domain.tables import BarTable
 from markets.contiguous import MOST_HELD, Contiguous
+from markets.feed import LiveFeed
 from markets.findings import utc
 from markets.outbox import Outbox
+from markets.pages import fetched, until_told
 from markets.repairs import Tape
 from markets.session import RestFactory, Session
-from markets.source import Kind, Refused, Resume, rows_of
+from markets.source import Kind, Resume
 from markets.tempo import Tempo
 from markets.venue import Address, Rest, Venue
-
-_SAY_S = 5.0
-
-_LATE_NS, _LONGEST_S = 3 * NANOS_PER_SECOND, 30.0
-"""How long after its end a candle may still be unknown to REST, and the longest wait for one, seconds."""
 
 
 class Live:
@@ -87,18 +76,7 @@ class Live:
         Unavailable
             When it cannot be reached for longer than patience lasts.
         """
-        said = time.monotonic()
-        with asyncio.Runner() as runner:
-            pages = self._candles(instrument, start, end)
-            try:
-                while (page := runner.run(_next(pages))) is not None:
-                    if time.monotonic() - said > _SAY_S:
-                        said = time.monotonic()
-                        done = f"{(int(page.ts[-1]) - start) / (end - start):.0%}"
-                        structlog.get_logger().info("fetching candles", instrument=instrument, done=done)
-                    yield from _by_day(page)
-            finally:
-                runner.run(pages.aclose())
+        yield from fetched(self._candles(instrument, start, end), instrument, start, end)
 
     def open(self, resume: Mapping[str, Resume], speed: float) -> LiveFeed:
         """Open the feed: without a resume, at the opening. An exchange knows one speed."""
@@ -108,7 +86,7 @@ class Live:
         outbox = Outbox()
         tape = self._tape()
         session = Session(self._venue, self._rest, self._address, orders, outbox, self._tempo, tape)
-        return LiveFeed(session, orders, outbox, tape)
+        return LiveFeed(session, outbox, tape)
 
     def _tape(self) -> Tape | None:
         if self._record is None:
@@ -127,7 +105,11 @@ class Live:
         Unavailable
             When it cannot be reached for longer than patience lasts, or trading is halted.
         """
-        return asyncio.run(self._asked())
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(self._asked())
+        finally:
+            loop.close()  # and not a Runner, which would wait for a resolver that hangs
 
     async def _asked(self) -> int:
         async with self._rest() as rest:
@@ -142,13 +124,7 @@ class Live:
                 f"{self._venue.name}: candles are asked for from {utc(start)}, but the exchange tells none before "
                 f"{utc(oldest)}; choose later days: what streamed in stays as it is"
             )
-        ahead_s = (end + _LATE_NS - now) / NANOS_PER_SECOND
-        if ahead_s > _LONGEST_S:
-            raise Unavailable(
-                f"{self._venue.name}: candles are asked for until {utc(end)}, which is {ahead_s:.0f} s ahead of the "
-                "exchange's clock; choose earlier days, or wait"
-            )
-        await asyncio.sleep(max(0.0, ahead_s))
+        await until_told(self._venue.name, now, end)
 
     async def _candles(self, instrument: str, start: int, end: int) -> AsyncGenerator[BarTable, None]:
         async with self._rest() as rest:
@@ -156,136 +132,3 @@ class Live:
             async for page in self._venue.candles(rest, instrument, self.interval, start, end):
                 if len(page):
                     yield page
-
-
-class Health(TypedDict):
-    """What there is to say of a feed; counts are since it was opened.
-
-    Attributes
-    ----------
-    connected : whether a connection is open
-    silent_s : seconds since anything came over it, pings included; None without one
-    reconnects : connections that took the place of one before
-    problem : why there is no connection; empty while there is one
-    bad_frames : frames that could not be read
-    repaired, duplicates, absent : trades that REST told, trades dropped as known, ids that do not exist
-    waiting : instruments that get nothing at present, and why
-    newest : of each instrument, the id of the last trade that can be polled
-    backlog : trades that wait to be polled
-    """
-
-    connected: bool
-    silent_s: float | None
-    reconnects: int
-    problem: str
-    bad_frames: int
-    repaired: int
-    duplicates: int
-    absent: int
-    waiting: dict[str, str]
-    newest: dict[str, int | None]
-    backlog: int
-
-
-class LiveFeed:
-    """The trades of an exchange, as they happen; see ``source.Feed``. What is handed out is what is recorded.
-
-    Of one instrument they come strictly by id and each once; of several, in the order in which they could be handed
-    out. One thread hears the exchange; when nobody polls it stops reading, and REST fills what the exchange then drops.
-    """
-
-    def __init__(self, session: Session, orders: Mapping[str, Contiguous], outbox: Outbox, tape: Tape | None) -> None:
-        self._session, self._orders, self._outbox, self._tape = session, orders, outbox, tape
-        self._closed = False
-        self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(session.run())
-        self._thread = threading.Thread(target=self._run, name="live feed", daemon=True)
-        self._thread.start()
-
-    @property
-    def done(self) -> bool:
-        """Whether it was closed: an exchange has no end."""
-        return self._closed
-
-    @property
-    def health(self) -> Health:
-        """What there is to say of it now."""
-        session, orders = self._session, self._orders.values()
-        connection = session.connection
-        return Health(
-            connected=connection is not None,
-            silent_s=None if connection is None else max(0.0, time.monotonic() - connection.heard),
-            reconnects=session.reconnects,
-            problem=session.problem,
-            bad_frames=session.bad_frames,
-            repaired=sum(order.repaired for order in orders),
-            duplicates=sum(order.duplicates for order in orders),
-            absent=sum(order.absent for order in orders),
-            waiting=dict(session.repairs.waiting),
-            newest={name: order.newest for name, order in self._orders.items()},
-            backlog=len(self._outbox),
-        )
-
-    def poll(self, max_events: int, timeout_s: float) -> list[Trade]:
-        """Return trades; see ``source.Feed.poll``, and above for their order.
-
-        Raises
-        ------
-        UsageError
-            When the exchange refuses a subscription or a request.
-        """
-        if self._closed:
-            return []
-        trades = self._outbox.take(max_events, timeout_s)
-        if self._tape is not None:  # without trades too, for it writes now and then
-            self._tape.trades(trades)
-        return trades
-
-    def refused(self) -> list[Refused]:
-        """Return the frames, since the last call, that were meant to be trades and could not be read."""
-        refused = []
-        with contextlib.suppress(IndexError):
-            while True:
-                refused.append(self._session.refused.popleft())
-        return refused
-
-    def close(self) -> None:
-        """End connections, loop and thread, and the recording."""
-        if self._closed:
-            return
-        self._closed = True
-        with contextlib.suppress(RuntimeError):  # it has ended already
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
-        if self._tape is not None:
-            self._tape.close()
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._task)
-        except asyncio.CancelledError:
-            pass
-        except BaseException as error:  # noqa: BLE001 - whoever polls gets it
-            self._outbox.fail(_cause(error))
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return what ended a group of tasks."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-async def _next(pages: AsyncGenerator[BarTable, None]) -> BarTable | None:
-    return await anext(pages, None)
-
-
-def _by_day(table: BarTable) -> Iterator[BarTable]:
-    """Yield a table in parts within one UTC day each; a bar that ends at midnight belongs to the day it ends."""
-    days = (table.ts - 1) // NANOS_PER_DAY
-    cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(table)]
-    for start, stop in pairwise(cuts):
-        yield rows_of(table, slice(start, stop))

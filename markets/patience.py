@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,11 +16,20 @@ from domain.errors import Unavailable
 T = TypeVar("T")
 Tell = Callable[[str], object]
 
+PATIENCE_S = 120.0
+"""How long a request is repeated: restarts and short overloads of an exchange pass within."""
+
 FIRST_S, LONGEST_S = 0.5, 30.0
 """Seconds that the first and the latest back-off may last."""
 
-EVERY_S = 5.0
-"""Least seconds between two lines of progress."""
+SHORT_S = 1.0
+"""Seconds that an attempt needs to find out more than that they were too few."""
+
+TOLD_S = 5.0
+"""Seconds of trouble that pass without a word."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 1_800.0
+"""Least seconds between two lines about one and the same trouble, at first and when it lasts."""
 
 
 @dataclass(frozen=True)
@@ -98,45 +108,55 @@ class Patience:
             When an attempt raised ``Passing`` and patience would not last until the next.
         """
         began = self._timing.monotonic()
-        longest = FIRST_S
+        longest, why = FIRST_S, ""
         while True:
             left = self._seconds - (self._timing.monotonic() - began)
             try:
                 return await attempt(left)
             except Passing as passing:
+                why = why if why and left < SHORT_S else str(passing)
                 wait = self._timing.random() * longest if passing.wait_s is None else passing.wait_s
                 longest = min(LONGEST_S, 2 * longest)
-                if self._timing.monotonic() - began + wait >= self._seconds:
-                    raise Unavailable(str(passing)) from passing
-                if wait >= 1:
+                lasts = self._timing.monotonic() - began + wait
+                if lasts >= self._seconds:
+                    raise Unavailable(why) from passing
+                if wait >= 1 and lasts >= TOLD_S:
                     self._tell(f"{passing}; asking again in {wait:.0f} s")
             await self._timing.sleep(wait)
 
 
-class Every:
-    """Passes lines of progress on, at most one in ``EVERY_S`` seconds; the first after as long.
+class Seldom:
+    """Passes lines about trouble on: a new one at once, the same one, whatever its numbers, after ever longer pauses.
 
     Examples
     --------
     >>> now, told = [0.0], []
-    >>> tell = Every(told.append, Timing(monotonic=lambda: now[0]))
-    >>> for now[0] in (1.0, 6.0, 7.0, 11.0):
-    ...     tell(f"at {now[0]:g}")
+    >>> tell = Seldom(told.append, Timing(monotonic=lambda: now[0]))
+    >>> for now[0] in range(0, 100, 2):
+    ...     tell(f"banned for {now[0]} s")
     >>> told
-    ['at 6', 'at 11']
+    ['banned for 0 s', 'banned for 6 s', 'banned for 16 s', 'banned for 36 s', 'banned for 76 s']
+    >>> tell("no internet")
+    >>> told[-1]
+    'no internet'
     """
 
     def __init__(self, tell: Tell, timing: Timing) -> None:
         self._tell = tell
         self._timing = timing
-        self._last = timing.monotonic()
+        self._same, self._again, self._pause = "", 0.0, FIRST_PAUSE_S
 
     def __call__(self, line: str) -> None:
-        """Pass a line on, or drop it where the last was a moment ago."""
-        now = self._timing.monotonic()
-        if now - self._last >= EVERY_S:
-            self._last = now
-            self._tell(line)
+        """Pass a line on, or drop it where nothing is new."""
+        now, same = self._timing.monotonic(), re.sub(r"[\d.:-]+", "", line)
+        if same != self._same or now > self._again + LONGEST_PAUSE_S:
+            self._same, self._pause = same, FIRST_PAUSE_S
+        elif now < self._again:
+            return
+        else:
+            self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
+        self._again = now + self._pause
+        self._tell(line)
 
 
 class Budget:

@@ -87,7 +87,8 @@ class Recorder:
     Raises
     ------
     Unavailable
-        From every method: the folder cannot be written.
+        When its folder cannot be made. A folder that cannot be written later ends the recording, never the feed: one
+        line says so, and ``ended`` is never told.
     """
 
     def __init__(
@@ -110,9 +111,15 @@ class Recorder:
         self._provenance = Provenance(
             venue, address.rest, address.stream, tuple(instruments), simulated, _time(now).isoformat(), _versions()
         )
-        with _writing(self.folder):
+        self._broken = False
+        try:
             self.folder.mkdir(parents=True)
             self._say()
+        except OSError as error:
+            raise Unavailable(
+                f"{self.folder}: the recording cannot be written ({error.strerror or error}); make room, or set record "
+                "= false"
+            ) from error
 
     def frames(self, frames: Sequence[bytes]) -> None:
         """Keep frames, stamped with the time of now."""
@@ -121,7 +128,7 @@ class Recorder:
         lines = [b"%d %b\n" % (now, frame.replace(b"\n", b" ")) for frame in frames]
         self._lines.setdefault(now // NANOS_PER_DAY, []).extend(lines)
         self._bytes += sum(map(len, lines))
-        if self._bytes >= MOST_BYTES or now - self._frames_written >= self._write_ns:
+        if self._bytes >= MOST_BYTES or self._is_due(now, self._frames_written):
             self._write_frames(now)
 
     def trades(self, trades: Sequence[Trade]) -> None:
@@ -130,7 +137,7 @@ class Recorder:
         for trade in trades:
             self._rows.setdefault(trade.ts_event // NANOS_PER_DAY, []).append(trade)
         self._n += len(trades)
-        if self._n >= MOST_TRADES or now - self._trades_written >= self._write_ns:
+        if self._n >= MOST_TRADES or self._is_due(now, self._trades_written):
             self._write_trades(now)
             self._tidy(now)
 
@@ -148,14 +155,21 @@ class Recorder:
         self._write_trades(now)
         if self._joining is not None:
             self._joining.join()
-        with _writing(self.folder):
+        if self._broken:
+            return
+        with self._writing():
             self._join(None)
             self._provenance.ended = _time(now).isoformat()
             self._say()
 
+    def _is_due(self, now: int, written: int) -> bool:
+        return not 0 <= now - written < self._write_ns  # also when the clock was set back
+
     def _write_frames(self, now: int) -> None:
         lines, self._lines, self._bytes, self._frames_written = self._lines, {}, 0, now
-        with _writing(self.folder), self._lock:
+        if self._broken:
+            return
+        with self._writing(), self._lock:
             for day, some in lines.items():
                 self._frames.write(day, some)
                 self._provenance.frames += len(some)
@@ -163,7 +177,9 @@ class Recorder:
 
     def _write_trades(self, now: int) -> None:
         rows, self._rows, self._n, self._trades_written = self._rows, {}, 0, now
-        with _writing(self.folder), self._lock:
+        if self._broken:
+            return
+        with self._writing(), self._lock:
             for day, some in rows.items():
                 self._trades.write(day, some)
                 for trade in some:
@@ -171,6 +187,18 @@ class Recorder:
                     span.trades += 1
                     span.last_id = trade.trade_id
             self._say()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write; where that does not go, the recording is over."""
+        try:
+            yield
+        except OSError as error:
+            self._broken = True
+            structlog.get_logger().error(
+                "the recording ends here, the feed goes on; make room, and redeploy ingest to record again",
+                folder=self.folder, reason=error.strerror or str(error),
+            )  # fmt: skip
 
     def _tidy(self, now: int) -> None:
         """Put the files of a day that is over together, aside."""
@@ -194,16 +222,6 @@ class Recorder:
         partial = self.folder / f".{PROVENANCE}"
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(self._provenance)))
         partial.rename(self.folder / PROVENANCE)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable(
-            f"{folder}: the recording cannot be written ({error.strerror or error}); make room or record elsewhere"
-        ) from error
 
 
 def _time(ns: int) -> datetime:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from domain.errors import BadRecord, Unavailable
+from domain.errors import BadRecord, Unavailable, UsageError
 from domain.events import NANOS_PER_SECOND, Trade
 from domain.tables import TradeTable
 from markets.connection import Backoff
@@ -127,6 +127,8 @@ class Repairs:
 
     async def _asked(self, rest: Rest, name: str) -> str | None:
         """Hand out what REST tells, for as long as the stream does not tell more; return why it could not be asked."""
+        # A client of REST is patient for minutes, and says nothing until it gives up.
+        silent = asyncio.get_running_loop().call_later(self._tempo.patience_s, self._unanswered, name)
         pages = self._venue.trades(rest, name, self._orders[name].after)
         said = time.monotonic()
         try:
@@ -138,9 +140,14 @@ class Repairs:
                     said = time.monotonic()
                     seconds = (time.time_ns() - int(page.ts[-1])) // NANOS_PER_SECOND
                     self._log.info("catching up from REST", instrument=name, behind_s=seconds)
+        except UsageError as error:
+            if self._orders[name].newest is None:  # else it has read the instrument: it is the exchange that changed
+                raise
+            return str(error)
         except (Unavailable, BadRecord) as error:
             return str(error)
         finally:
+            silent.cancel()
             if isinstance(pages, AsyncGenerator):
                 await pages.aclose()
         return None
@@ -157,6 +164,10 @@ class Repairs:
         order.fill([Trade(name, *row) for row in rows], out)
         self._outbox.put(out)
         return order.newest != int(page.trade_id[-1]) or (joining and not order.behind)
+
+    def _unanswered(self, name: str) -> None:
+        if self._orders[name].behind and name not in self.waiting:
+            self._wait(name, "it has not answered yet")
 
     def _wait(self, name: str, reason: str) -> None:
         if name not in self.waiting:

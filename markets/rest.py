@@ -18,13 +18,12 @@ import httpx
 import msgspec
 
 from domain.errors import Unavailable, UsageError
-from markets.patience import WALL, Budget, Every, Passing, Patience, Tell, Timing
+from markets.patience import PATIENCE_S, WALL, Budget, Passing, Patience, Seldom, Tell, Timing
 
 TIMEOUT_S = 30.0
 """Longest that a request may take, answer included: 10 MB at a slow line's 3 Mbit/s."""
 
-PATIENCE_S = 120.0
-"""How long a request is repeated: restarts and short overloads of an exchange pass within."""
+_OF_REQUESTS = -1_100
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 """Hosts that no proxy can reach for us."""
@@ -32,6 +31,10 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _BANNED = 418
 _WORDS = 200
 _EXPIRED, _NOT_YET = 10, 9  # OpenSSL's verify codes
+
+
+class _Refusal(msgspec.Struct):
+    code: int
 
 
 class RestClient:
@@ -62,7 +65,7 @@ class RestClient:
     ) -> None:
         self._base = base
         self._timing = timing
-        self._patience = Patience(patience_s, timing, Every(tell, timing))
+        self._patience = Patience(patience_s, timing, Seldom(tell, timing))
         self._budget = Budget(weight_a_minute, timing)
         self._client = client_for(base)
 
@@ -193,17 +196,39 @@ def demand_success(response: httpx.Response) -> None:
     ------
     Passing
         When the other side has a trouble of its own, or something stands between.
+    Unavailable
+        When it serves nobody here.
     UsageError
         When the request itself is refused: its words, and the URL.
     """
     status, host = response.status_code, host_of(response.url)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         raise Passing(f"{host} answers {status} ({words_of(response)}); it may be in maintenance, try again later")
-    if status >= HTTPStatus.BAD_REQUEST:
+    if status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
+        raise Unavailable(f"{host} does not serve this country ({words_of(response)}); choose another exchange")
+    if _is_meant(response):
         raise UsageError(f"{host} refuses {response.url} with {status}: {words_of(response)}")
+    if status >= HTTPStatus.BAD_REQUEST:
+        raise Passing(f"{host} answers {status} ({words_of(response)}): it, or something between, refuses for now; "
+                      "try again later")  # fmt: skip
     if status >= HTTPStatus.MULTIPLE_CHOICES:
         where = response.headers.get("location", "nowhere")
         raise Passing(f"{host} sends to {where} instead of answering: something stands between, such as a login page")
+
+
+def _is_meant(response: httpx.Response) -> bool:
+    """Return whether a request is refused for what it asks, by Binance's own words: any other refusal may pass.
+
+    References
+    ----------
+    binance-spot-api-docs, errors.md: codes below -1099 are about the request, those of -10xx about the server;
+    rest-api.md: 403 is its firewall's, also for a limit that was violated.
+    """
+    try:
+        refusal = msgspec.json.decode(response.content, type=_Refusal)
+    except msgspec.MsgspecError:
+        return False
+    return response.status_code >= HTTPStatus.BAD_REQUEST and refusal.code <= _OF_REQUESTS
 
 
 def words_of(response: httpx.Response) -> str:

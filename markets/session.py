@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
 import structlog
 
-from domain.errors import BadRecord
+from domain.errors import BadRecord, UsageError
 from domain.events import Trade
 from markets.connection import Backoff, Connection, Lost, open_connection
 from markets.contiguous import Contiguous
+from markets.feed import Health
 from markets.outbox import Outbox
 from markets.repairs import Repairs, Tape
 from markets.source import Refused
 from markets.tempo import Tempo
-from markets.venue import Address, Closing, Rest, Venue
+from markets.venue import Address, Closing, Notice, Rest, Venue
 
 RestFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[Rest]]
 """Makes a client for the event loop that enters it, and closes it on leaving."""
+
+_ATTEMPT = "no connection; trying again"
 
 MOST_REFUSED = 1_000
 """Refused frames that are kept until they are asked for."""
@@ -43,7 +47,8 @@ class Session:
         The newest, while it lives.
     reconnects, bad_frames : int
     problem : str
-        Why the last attempt to connect failed or the last connection ended; empty while all is well.
+        Why the last attempt to connect failed or the last connection ended, or what the exchange says is wrong with
+        it; empty while all is well.
     repairs : Repairs
         What is done about what the stream leaves out.
     refused : deque of Refused
@@ -60,7 +65,27 @@ class Session:
         self.repairs = Repairs(venue, orders, outbox, tempo, tape)
         self.refused: deque[Refused] = deque(maxlen=MOST_REFUSED)
         self._strangers: set[str] = set()
+        self._said = ""  # the last trouble that was logged
+        self._bad = 0  # connections in a row that did not last
         self._log = structlog.get_logger().bind(venue=venue.name)
+
+    @property
+    def health(self) -> Health:
+        """What there is to say of it now."""
+        orders, connection = self._orders.values(), self.connection
+        return Health(
+            connected=connection is not None,
+            silent_s=None if connection is None else max(0.0, time.monotonic() - connection.heard),
+            reconnects=self.reconnects,
+            problem=self.problem,
+            bad_frames=self.bad_frames,
+            repaired=sum(order.repaired for order in orders),
+            duplicates=sum(order.duplicates for order in orders),
+            absent=sum(order.absent for order in orders),
+            waiting=dict(self.repairs.waiting),
+            newest={name: order.newest for name, order in self._orders.items()},
+            backlog=len(self._outbox),
+        )
 
     async def run(self) -> None:
         """Hand out trades until cancelled.
@@ -89,10 +114,10 @@ class Session:
             parting = group.create_task(connection.parting.wait())
             await asyncio.wait({reading, parting}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             parting.cancel()
-            if connection.age_s >= self._tempo.good_s:
-                backoff.reset()
+            good = backoff.lasted(connection.age_s)
+            self._bad, self._said = (0, "") if good else (self._bad + 1, self._said)
             old = None if reading.done() else reading
-            if old is None or connection.age_s < self._tempo.good_s:
+            if old is None or not good:
                 await asyncio.sleep(backoff.next())
             self.reconnects += 1
 
@@ -102,10 +127,11 @@ class Session:
             try:
                 connection = await open_connection(url, messages, self._venue.silence_s)
             except Lost as lost:
-                self._trouble("no connection; trying again", str(lost))
+                self._trouble(_ATTEMPT, str(lost))
                 await asyncio.sleep(backoff.next())
                 continue
-            self._log.info("connected", url=url)
+            if _telling(self._bad):
+                self._log.info("connected", url=url)
             self.connection, self.problem = connection, ""
             self.repairs.subscribed()
             return connection
@@ -129,20 +155,11 @@ class Session:
         """Hand out whose turn it is; the rest waits for REST."""
         if self._tape is not None:
             self._tape.frames(frames)
-        read, orders = self._venue.read, self._orders
+        orders = self._orders
         out: list[Trade] = []
         early: set[str] = set()
         for frame in frames:
-            try:
-                trades = read(frame)
-            except Closing as closing:
-                self._log.info("the exchange will close the connection; opening another", reason=str(closing))
-                connection.parting.set()
-                continue
-            except BadRecord as error:
-                self._refuse(frame, error)
-                continue
-            for trade in trades:
+            for trade in self._trades(connection, frame):
                 order = orders.get(trade.instrument)
                 if order is None:
                     self._stranger(trade.instrument)
@@ -153,10 +170,26 @@ class Session:
         for name in early:
             self.repairs.gap(name)
 
+    def _trades(self, connection: Connection, frame: bytes) -> Sequence[Trade]:
+        """Return the trades of a frame; heed what else the exchange says."""
+        try:
+            return self._venue.read(frame)
+        except Closing as closing:
+            self._log.info("the exchange will close the connection; opening another", reason=str(closing))
+            connection.parting.set()
+        except Notice as notice:
+            self._notice(str(notice))
+        except UsageError as error:
+            self._unsubscribed(error)
+        except BadRecord as error:
+            self._refuse(frame, error)
+        return ()
+
     def _refuse(self, frame: bytes, error: BadRecord) -> None:
-        if not self.bad_frames:
-            self._log.error("frames cannot be read; REST is asked instead", reason=str(error), frame=frame[:200])
         self.bad_frames += 1
+        if _telling(self.bad_frames):
+            said = {"reason": str(error), "frames": self.bad_frames, "frame": frame[:200]}
+            self._log.error("frames cannot be read; REST is asked instead", **said)
         self.refused.append(Refused(frame, error))
         self.repairs.spoilt()
 
@@ -165,8 +198,26 @@ class Session:
             self._strangers.add(name)
             self._log.warning("trades that nobody asked for are dropped", instrument=name)
 
+    def _notice(self, words: str) -> None:
+        if words:
+            self._log.warning("the exchange says what is wrong with it", said=words)
+        elif self.problem:
+            self._log.info("the exchange says that all is well")
+        self.problem = words
+
+    def _unsubscribed(self, error: UsageError) -> None:
+        """Go on where the instruments were read before: it is the exchange that changed, and others may be left."""
+        if all(order.newest is None for order in self._orders.values()):
+            raise error
+        self._trouble("a subscription is refused; REST is asked instead", str(error))
+
     def _trouble(self, event: str, reason: str) -> None:
-        """Say what is wrong, once for each new reason."""
-        if reason != self.problem:
+        """Say what is wrong; where connections do not last, the same reason ever more seldom."""
+        if reason != self._said or (event != _ATTEMPT and _telling(self._bad)):
             self._log.warning(event, reason=reason)
-        self.problem = reason
+        self.problem = self._said = reason
+
+
+def _telling(count: int) -> bool:
+    """Return whether this one in a row is said: the first, second, fourth, eighth ..., so that no log fills up."""
+    return count & (count - 1) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from domain.config import INSTRUMENT_PATTERN
+from domain.fields import INSTRUMENT_PATTERN
 
 QUOTES = ("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "GBP", "TRY", "BRL", "JPY", "DAI", "BTC", "ETH", "BNB")
 """Quote assets that end an exchange's undivided symbol, longer ones before those they end with."""

@@ -18,7 +18,6 @@ class Tempo:
     retry_s, retry_most_s : bounds of the first and of any wait before REST is asked again
     patience_s : of REST being behind the stream, after which an instrument counts as waiting
     backoff_s, backoff_most_s : bounds of the first and of any wait before a connection is tried again
-    good_s : a connection that lasted so long was good: the next failure is a first one
     overlap_s : that a connection is still read beside the one that replaces it
     """
 
@@ -31,5 +30,4 @@ class Tempo:
     patience_s: float = 10.0
     backoff_s: float = 1.0
     backoff_most_s: float = 30.0
-    good_s: float = 60.0
     overlap_s: float = 3.0

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from domain.errors import BadRecord
 from domain.events import Trade
 from domain.tables import BarTable, TradeTable
 from markets.source import Resume
@@ -49,6 +50,10 @@ class Rest(Protocol):
 
 class Closing(Exception):  # noqa: N818 - it names what happens
     """The exchange announces that it will end this connection soon."""
+
+
+class Notice(Exception):  # noqa: N818 - likewise
+    """The exchange announces how it is: what is wrong with it, in a few words; none where all is well."""
 
 
 class Venue(Protocol):
@@ -93,6 +98,8 @@ class Venue(Protocol):
         ------
         Closing
             When it announces the end of the connection.
+        Notice
+            When it announces how it is.
         UsageError
             When it refuses a subscription: an unknown symbol.
         BadRecord
@@ -129,3 +136,8 @@ class Venue(Protocol):
 
         With ``after.after_trade_id`` newer means of a higher id; without, of a later time. Ids ascend strictly.
         """
+
+
+def changed(venue: str, what: str) -> BadRecord:
+    """Return the error that something an exchange sends is not written as it was."""
+    return BadRecord("schema", f"{venue}: {what}; has the exchange changed its format? look for an update")

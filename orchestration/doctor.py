@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from domain.config import Places, Project
-from domain.errors import TidemillError
+from domain.errors import TidemillError, Unavailable
 from orchestration.deployment import Deployment
+from orchestration.opening import ANSWERS_WITHIN_S, wrong_clock
 from orchestration.settings import read_places, read_project
 
 ROOM = 2_000_000_000
@@ -70,7 +71,17 @@ def _market(project: Project, places: Places) -> str:
     from markets.catalog import source_of
 
     source = source_of(project, places)
-    return f"{project.market.source} {source.kind} of {', '.join(source.instruments)}"
+    found = f"{project.market.source} {source.kind} of {', '.join(source.instruments)}"
+    return found if not project.market.live else f"{found}; {_exchange(project, places)}"
+
+
+def _exchange(project: Project, places: Places) -> str:
+    from markets.catalog import exchange_of
+
+    name = project.market.source
+    if wrong := wrong_clock(name, exchange_of(project, places, ANSWERS_WITHIN_S).now()):
+        raise Unavailable(wrong)
+    return f"{name} answers and trades them, and its clock is this machine's"
 
 
 def _disk(places: Places) -> Finding:

@@ -62,7 +62,8 @@ def serve(
     prices = "SIMULATED prices" if source.simulated else "recorded prices"
     print(  # noqa: T201 - the command's answer
         f"{prices} of {', '.join(source.instruments)} at {box.address.rest} and {box.address.stream}, as Binance"
-        f" (/api/v3, /ws, /stream) and as Kraken (/0/public, /v2); its clock and its faults: {box.address.rest}/box",
+        " (/api/v3, /data, /ws, /stream) and as Kraken (/0/public, /v2);"
+        f" its clock and its faults: {box.address.rest}/box",
         flush=True,
     )
     box.run()

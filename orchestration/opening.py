@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
-from domain.config import LIVE, SETTLED, Places, Project, Source
-from domain.errors import Unavailable, UsageError
-from domain.events import NANOS_PER_SECOND
+from domain.config import Places, Project
+from domain.errors import Unavailable
+from domain.events import NANOS_PER_SECOND, nanos_at
+from domain.market import KRAKEN_KEEPS, KRAKEN_TELLS, Source, is_live
 from orchestration.settings import Opening, configured_market, read_project
 from warehouse.files import write_atomic
 
@@ -19,6 +21,9 @@ AUTO: tuple[Source, ...] = ("binance",)
 
 ANSWERS_WITHIN_S, PATIENCE_S = 2.0, 30.0
 """Seconds that an exchange is waited for: where another market will do, and where it was asked for by name."""
+
+MOST_OFF_S = 5.0
+"""Seconds that this machine's clock may differ from an exchange's: an answer may have been that long on its way."""
 
 
 def settled_project(places: Places) -> Project:
@@ -33,22 +38,24 @@ def settled_project(places: Places) -> Project:
     """
     project = read_project(places)
     asked = project.market.source
-    if Opening.of(places) is not None or not (asked in SETTLED or places.market):
+    if not (asked == "auto" or project.market.live or places.market):
+        return project
+    if (opening := Opening.of(places)) is not None and not _too_late(places, project, opening):
         return project
     log = structlog.get_logger()
     source: Source = "box" if asked == "auto" else asked
     opens = project.market.opens
-    if asked in LIVE:
+    if project.market.live:
         opens = _asked(asked, project, PATIENCE_S)
     elif asked == "auto":
         for name in AUTO:
             try:
                 source, opens = name, _asked(name, project, ANSWERS_WITHIN_S)
                 break
-            except (Unavailable, UsageError) as error:  # also where it serves nobody of this country
+            except Unavailable as error:  # also where it serves nobody of this country
                 log.info("no live market", exchange=name, why=str(error))
     _write(places, _opening(places, source, opens))
-    log.info("market", source=source, opens=opens.isoformat(), simulated=source not in LIVE)
+    log.info("market", source=source, opens=opens.isoformat(), simulated=not is_live(source))
     return read_project(places)
 
 
@@ -65,6 +72,25 @@ def join(places: Places, project: Project, instruments: Sequence[str], clock: in
     return read_project(places)
 
 
+def wrong_clock(exchange: str, now: int, wall: Callable[[], int] = time.time_ns) -> str:
+    """Return what is wrong with this machine's clock when an exchange's says ``now`` (ns); nothing if it is right."""
+    off = (wall() - now) / NANOS_PER_SECOND
+    if abs(off) <= MOST_OFF_S:
+        return ""
+    way, size = ("ahead of", "large") if off > 0 else ("behind", "small")
+    return (
+        f"this machine's clock is {abs(off):.0f} s {way} {exchange}'s: ages and latencies are shown that much too "
+        f"{size}; set it, such as by timedatectl set-ntp true"
+    )
+
+
+def _too_late(places: Places, project: Project, opening: Opening) -> bool:
+    """Return whether a home never got its first model and its exchange no longer tells what that would learn from."""
+    if opening.source != "kraken" or any(places.models.glob("*")):
+        return False
+    return time.time_ns() - nanos_at(opening.opens) > (KRAKEN_TELLS - KRAKEN_KEEPS) * project.interval
+
+
 def _opening(places: Places, source: Source, opens: datetime) -> Opening:
     said = tomllib.loads(places.config.read_text("utf-8"))
     return Opening(source=source, opens=opens, configured=configured_market(said))
@@ -79,8 +105,10 @@ def _asked(name: str, project: Project, patience_s: float) -> datetime:
     """Return the last whole bar of a live exchange's clock, when it answers and trades all instruments."""
     from markets.catalog import exchange_of
 
-    instruments = tuple(f"{name}:{instrument.partition(':')[2]}" for instrument in project.instruments)
     market = project.market.model_copy(update={"source": name})
+    instruments = tuple(f"{market.venue}:{instrument.partition(':')[2]}" for instrument in project.instruments)
     asked = project.model_copy(update={"market": market, "instruments": instruments})
     now = exchange_of(asked, Places(), patience_s).now()
+    if wrong := wrong_clock(name, now):
+        structlog.get_logger().warning("wrong clock", what=wrong)
     return datetime.fromtimestamp(now // project.interval * project.interval / NANOS_PER_SECOND, UTC)

@@ -15,9 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from domain.config import Market, Places, Project, Publish, parse_duration
+from domain.config import Places, Project, Publish
 from domain.errors import UsageError
 from domain.events import nanos_at
+from domain.fields import parse_duration
+from domain.market import Market
 from markets.recorded import Recorded
 from orchestration.settings import first_fault, read_places, read_project
 

@@ -38,7 +38,7 @@ def closed_day_schedule(places: Places, history: History) -> dg.ScheduleDefiniti
         except TidemillError as error:
             return dg.SkipReason(str(error))
         if not market.tells_days:
-            return dg.SkipReason(f"{market.source} tells its newest candles only: days stay as they streamed in")
+            return dg.SkipReason(f"{market.source} need not tell an old day again: days stay as they streamed in")
         newest = date_of(clock // NANOS_PER_DAY * NANOS_PER_DAY)
         first = _last_requested(context.instance) or date_of(history.until)
         first += timedelta(days=1)

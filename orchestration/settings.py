@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from domain.config import Frozen, Market, Places, PostgresqlUrl, Project, Source, TopicPrefix
+from domain.config import Places, Project
 from domain.errors import BadState, UsageError
+from domain.fields import Frozen, PostgresqlUrl, TopicPrefix
+from domain.market import Market, Source
 
 
 class _Environment(BaseSettings):

@@ -17,7 +17,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from domain.config import LIVE
 from domain.errors import TidemillError, UsageError
 from domain.health import Beat, live, ready
 from domain.services import FLOW, SERVICES
@@ -81,6 +80,8 @@ def _row(status: Status, beat: Beat | None) -> Row:
     note = "" if healthy else status.detail or status.reason or ""
     if running and watched and not healthy:
         note = "no heartbeat yet" if ours is None else ("not ready" if live(ours, now) else "stuck or silent")
+    if running and ours is not None and (trouble := _trouble(ours)):
+        note = f"{note}: {trouble}" if note else trouble
     row = Row(
         status.name,
         status.phase,
@@ -104,6 +105,13 @@ def _row(status: Status, beat: Beat | None) -> Row:
         skill=" ".join(f"{value:+.1%}" for value in skills.values() if value is not None),
         event_time=datetime.fromtimestamp(watermark / 1e9, UTC).strftime("%Y-%m-%d %H:%M") if watermark else "",
     )
+
+
+def _trouble(beat: Beat) -> str:
+    """Return what a service says is wrong with the market outside."""
+    feed = beat.detail.get("feed") or {}
+    waiting = [f"{name} waits for REST: {why}" for name, why in (feed.get("waiting") or {}).items()]
+    return "; ".join([why for why in (feed.get("problem"),) if why] + waiting)
 
 
 def table_of(rows: list[Row], title: str = "") -> Table:
@@ -236,6 +244,6 @@ def _market(deployment: Deployment) -> str:
     market = deployment.project.market
     if market.source == "auto":
         return "market: not settled before the first 'tidemill up'"
-    speed = "live" if market.source in LIVE else f"{market.speed:g}x" if market.speed else "full speed"
+    speed = "live" if market.live else f"{market.speed:g}x" if market.speed else "full speed"
     made_up = "SIMULATED, " if market.simulated else ""
     return f"market: {made_up}{market.source}, {speed}; {', '.join(deployment.project.instruments)}"

@@ -25,6 +25,9 @@ from warehouse.features import read_table
 
 POLL = 2_000
 
+TROUBLED_S = 120.0
+"""Seconds without a connection, or of an instrument waiting, after which a feed counts as down: most pass sooner."""
+
 
 class Ingest:
     """Produces ``trades`` or ``bars`` from a source's live half."""
@@ -39,6 +42,7 @@ class Ingest:
         self._newest = 0
         self._sent = 0
         self._feed: Feed | None = None
+        self._well_at = context.clock.monotonic()
         self._log = structlog.get_logger().bind(service=self.name)
 
     def open(self) -> None:
@@ -73,18 +77,22 @@ class Ingest:
         self._writer.flush()
 
     def pulse(self) -> Pulse:
-        """Say how far the market has come."""
+        """Say how far the market has come, and how its feed is."""
+        health = dict(self._feed.health) if self._feed is not None else {}
+        now = self._context.clock.monotonic()
+        if not health.get("problem") and not health.get("waiting"):
+            self._well_at = now
         return Pulse(
             position={},
             progress=self._sent,
             lag=0,
-            ready=True,
+            ready=now - self._well_at < TROUBLED_S,
             detail={
                 "sent": self._sent,
                 "watermark": self._newest,
                 "simulated": self._source.simulated,
                 "dead_letters": self._dead.totals,
-                **({"feed": dict(self._feed.health)} if self._feed is not None and self._feed.health else {}),
+                **({"feed": health} if health else {}),
             },
         )
 

@@ -98,6 +98,8 @@ class Trainer:
             handled += len(records.offsets)
         for partition, station in self._stations.items():
             handled += self._follow(partition, station)
+            if self._is_due(station):  # also where nothing new comes, and so nobody asks to save
+                self._publish(partition, station)
         self._hold_leases()
         return handled
 
@@ -232,6 +234,11 @@ class Trainer:
         every = self._project.publish.every_s
         waiting = [s.waits_since for s in self._stations.values() if s.waits_since is not None]
         return min(waiting) + every if every and waiting else None
+
+    def _is_due(self, station: Station) -> bool:
+        every = self._project.publish.every_s
+        now = self._context.clock.time_ns() / NANOS_PER_SECOND
+        return bool(every) and station.waits_since is not None and now >= station.waits_since + every
 
     def _hold_leases(self) -> None:
         """Renew the leases now and then, in a quiet market too: who has lost one must stop, not wait for a record."""

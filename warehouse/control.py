@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from domain.config import with_driver
 from domain.errors import BadState, Unavailable
+from domain.fields import with_driver
 from warehouse.engines import Pace, engine_of, one_line
 
 T = TypeVar("T")

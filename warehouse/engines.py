@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from domain.config import with_driver
 from domain.errors import Unavailable, UsageError
+from domain.fields import with_driver
 
 _BACKENDS = ("sqlite", "postgresql")
 _CONNECT_S = 5

@@ -23,7 +23,7 @@ from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SECOND
 from domain.tables import Ints
 from markets.box.binance_query import MS, PAGE, US, Query, Refused
 from markets.box.budget import Budget
-from markets.box.candles import opening
+from markets.box.candles import Candles, opening
 from markets.box.listing import Listing
 from markets.box.market import Market, decimal
 from markets.box.tape import Booked
@@ -134,28 +134,18 @@ class BinanceRest:
             start = max(start, opening(self._market.tape.begins(listing.instrument), interval))
             last = min(last, opening(start - 1, interval) + limit * interval)
         candles = self._market.candles.between(listing.instrument, interval, start, last, now)
-        unit, length = query.unit, interval // query.unit
-        decimals = (
-            candles.open, candles.high, candles.low, candles.close,
-            candles.volume, candles.quote, candles.taker_volume, candles.taker_quote,
-        )  # fmt: skip
-        return [
-            [start, o, h, low, c, v, start + length - 1, q, count, taker_v, taker_q, "0"]
-            for start, count, o, h, low, c, v, q, taker_v, taker_q in zip(
-                (candles.start // unit).tolist(), candles.count.tolist(), *map(_decimals, decimals), strict=True
-            )
-        ]
+        return kline_rows(candles, interval, query.unit)
 
     def _recent(self, query: Query) -> _Answer:
         instrument, now = query.listing().instrument, self._market.clock.now()
-        return _trades(self._market.tape.newest(instrument, now, query.limit()), query.unit)
+        return trade_rows(self._market.tape.newest(instrument, now, query.limit()), query.unit)
 
     def _historical(self, query: Query) -> _Answer:
         from_id = query.number("fromId")
         if from_id is None:
             return self._recent(query)
         instrument, now = query.listing().instrument, self._market.clock.now()
-        return _trades(self._market.tape.from_id(instrument, from_id, now, query.limit()), query.unit)
+        return trade_rows(self._market.tape.from_id(instrument, from_id, now, query.limit()), query.unit)
 
     def _compressed(self, query: Query) -> _Answer:
         instrument, now, limit = query.listing().instrument, self._market.clock.now(), query.limit()
@@ -168,14 +158,30 @@ class BinanceRest:
         if from_id is not None:
             # The trade before tells whether the first one wanted begins an aggregate or goes on with one.
             trades = tape.from_id(instrument, from_id - AGGREGATE_IDS_FROM - 1, now, more)
-            found = _aggregates(trades, query.unit)
+            found = aggregates(trades, query.unit)
             return [aggregate for aggregate in found if aggregate["a"] >= from_id][:limit]
         if start is not None:
-            return _aggregates(tape.first(instrument, start, until, more), query.unit)[:limit]
-        return _aggregates(tape.newest(instrument, until, more), query.unit)[-limit:]
+            return aggregates(tape.first(instrument, start, until, more), query.unit)[:limit]
+        return aggregates(tape.newest(instrument, until, more), query.unit)[-limit:]
 
 
-def _trades(trades: Booked, unit: int) -> list[dict[str, object]]:
+def kline_rows(candles: Candles, interval: int, unit: int) -> list[list[object]]:
+    """Return candles as the exchange writes them: their length and the unit of their times in ns."""
+    decimals = (
+        candles.open, candles.high, candles.low, candles.close,
+        candles.volume, candles.quote, candles.taker_volume, candles.taker_quote,
+    )  # fmt: skip
+    length = interval // unit
+    return [
+        [start, o, h, low, c, v, start + length - 1, q, count, taker_v, taker_q, "0"]
+        for start, count, o, h, low, c, v, q, taker_v, taker_q in zip(
+            (candles.start // unit).tolist(), candles.count.tolist(), *map(_decimals, decimals), strict=True
+        )
+    ]
+
+
+def trade_rows(trades: Booked, unit: int) -> list[dict[str, object]]:
+    """Return trades as the exchange writes them, the unit of their times in ns."""
     columns = (trades.trade_id, trades.ts // unit, trades.side)
     decimals = (trades.price, trades.size, trades.quote)
     return [
@@ -186,11 +192,12 @@ def _trades(trades: Booked, unit: int) -> list[dict[str, object]]:
     ]
 
 
-def _aggregates(trades: Booked, unit: int) -> list[dict[str, Any]]:
+def aggregates(trades: Booked, unit: int) -> list[dict[str, Any]]:
     """Return trades of one millisecond, price and side as one, which is how the exchange tells of one order's fills."""
     if not len(trades):
         return []
-    differ = [np.diff(column, prepend=column[:1] - 1) != 0 for column in (trades.ts // MS, trades.price, trades.side)]
+    same = trades.ts // MS, trades.price, trades.side, trades.trade_id - np.arange(len(trades))
+    differ = [np.diff(column, prepend=column[:1] - 1) != 0 for column in same]
     at = np.flatnonzero(np.logical_or.reduce(differ))
     first, last = trades.trade_id[at], trades.trade_id[np.append(at[1:], len(trades)) - 1]
     columns = (first, last, trades.ts[at] // unit, trades.side[at])

@@ -1,4 +1,4 @@
-"""Binance's public WebSocket interface: raw and combined streams of trades.
+"""Binance's public WebSocket interface: raw and combined streams of trades and of aggregates.
 
 References
 ----------
@@ -14,20 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
+import numpy as np
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from markets.box.binance_query import MS, US
+from markets.box.binance_rest import aggregates
 from markets.box.broadcast import Broadcast, Subscriber
 from markets.box.faults import Disturbed
 from markets.box.market import Market
-from markets.box.tape import UNIT
+from markets.box.reel import Row
+from markets.box.tape import UNIT, Booked
 from markets.box.verbatim import Verbatim
 from markets.box.wire import framed, heard
 
 MESSAGES_A_SECOND = 5
 """What a connection may send; beyond, it is closed."""
 
-_MS, _US = 1_000_000, 1_000
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 
 _json = msgspec.json.Encoder().encode
@@ -43,25 +46,48 @@ class TradeFrames:
     combined : whether each event is wrapped with the name of its stream
     unit : ns in the unit of times
     verbatim : recorded events, where there are some; their times are in milliseconds
+    singles, aggregates : places whose trades are wanted one by one, and as aggregates
     """
 
     symbols: tuple[str, ...]
     combined: bool
     unit: int
     verbatim: Verbatim | None = field(default=None, compare=False)
+    singles: frozenset[int] = frozenset()
+    aggregates: frozenset[int] = frozenset()
 
     def __call__(self, trades: Disturbed) -> bytes:
-        """Return a frame for each trade; the event is sent a millisecond after it happened, as at the exchange."""
+        """Return all frames; an event is sent a millisecond after it happened, as at the exchange."""
+        if not self.aggregates:
+            return self._trades(trades)
+        singles = self._trades(trades._replace(rows=[row for row in trades.rows if row[0] in self.singles]))
+        return singles + b"".join(self._aggregates(place, trades.rows) for place in sorted(self.aggregates))
+
+    def _aggregates(self, place: int, rows: Sequence[Row]) -> bytes:
+        """Return a frame for each aggregate of a listing, made of its trades as they are sent."""
+        mine = [row[1:] for row in rows if row[0] == place]
+        if not mine:
+            return b""
+        ts, ids, price, size, side = np.array(mine, np.int64).T
+        booked = Booked(ts, ids, price, size, quote=np.zeros_like(size), side=side, cursor=ts)  # both are not told
+        symbol, later = self.symbols[place], MS // self.unit
+        events = (
+            {"e": "aggTrade", "E": told["T"] + later, "s": symbol, **told} for told in aggregates(booked, self.unit)
+        )
+        return b"".join(framed(self._wrapped(place, b"aggTrade", _json(event))) for event in events)
+
+    def _trades(self, trades: Disturbed) -> bytes:
+        """Return a frame for each trade."""
         sound = [self._template(place) for place in range(len(self.symbols))]
         broken = [text.replace(b'"p":', b'"price":').replace(b'"q":', b'"quantity":') for text in sound]
-        unit, later = self.unit, _MS // self.unit
-        verbatim = self.verbatim if unit == _MS else None
+        unit, later = self.unit, MS // self.unit
+        verbatim = self.verbatim if unit == MS else None
         frames = []
         for n, (place, ts, trade_id, price, size, side) in enumerate(trades.rows):
             at = ts // unit
             event = verbatim.event(self.symbols[place], trade_id) if verbatim and n >= trades.spoilt else None
             if event is not None:
-                frames.append(framed(self._wrapped(place, event)))
+                frames.append(framed(self._wrapped(place, b"trade", event)))
                 continue
             frames.append(
                 framed(
@@ -75,12 +101,12 @@ class TradeFrames:
     def _template(self, place: int) -> bytes:
         symbol = self.symbols[place]
         text = f'{{"e":"trade","E":%d,"s":"{symbol}","t":%d,"p":"%d.%08d","q":"%d.%08d","T":%d,"m":%b,"M":true}}'
-        return self._wrapped(place, text.encode())
+        return self._wrapped(place, b"trade", text.encode())
 
-    def _wrapped(self, place: int, event: bytes) -> bytes:
+    def _wrapped(self, place: int, stream: bytes, event: bytes) -> bytes:
         if not self.combined:
             return event
-        return b'{"stream":"%b@trade","data":%b}' % (self.symbols[place].lower().encode(), event)
+        return b'{"stream":"%b@%b","data":%b}' % (self.symbols[place].lower().encode(), stream, event)
 
 
 class _Call(msgspec.Struct):
@@ -132,7 +158,7 @@ class BinanceStream:
 
     async def _serve(self, websocket: WebSocket, streams: str, *, combined: bool) -> None:
         await websocket.accept()
-        unit = _US if websocket.query_params.get("timeUnit", "").lower() == "microsecond" else _MS
+        unit = US if websocket.query_params.get("timeUnit", "").lower() == "microsecond" else MS
         form = TradeFrames(self._symbols, combined, unit, self._verbatim)
         session = _Session(websocket, form, self._broadcast)
         subscriber = session.subscriber
@@ -145,7 +171,7 @@ class BinanceStream:
                 return
 
     def _farewell(self, *, combined: bool) -> bytes:
-        event = {"e": "serverShutdown", "E": self._now() // _MS}
+        event = {"e": "serverShutdown", "E": self._now() // MS}
         return framed(_json({"stream": "!serverShutdown", "data": event} if combined else event))
 
 
@@ -157,7 +183,6 @@ class _Session:
         self.subscriber = Subscriber(websocket.state.wire, form, bytes)
         self._websocket = websocket
         self._broadcast = broadcast
-        self._places = {f"{symbol.lower()}@trade": place for place, symbol in enumerate(form.symbols)}
         self._streams: dict[str, None] = {}  # in the order of subscription
 
     def subscribe(self, names: Sequence[str]) -> None:
@@ -203,13 +228,19 @@ class _Session:
             case "SET_PROPERTY":
                 if not isinstance(call.params[-1], bool):
                     raise _BadCall(1, "Invalid value type: expected Boolean")
-                self.form = replace(self.form, combined=call.params[-1])
-                self.subscriber.form = self.form
+                self._write(replace(self.form, combined=call.params[-1]))
         return None
 
     def _wanted(self) -> None:
-        places = frozenset(self._places[name] for name in self._streams if name in self._places)
-        self._broadcast.wants(self.subscriber, places)
+        singles, aggregates = (
+            frozenset(place for place, symbol in enumerate(self.form.symbols) if symbol.lower() + kind in self._streams)
+            for kind in ("@trade", "@aggTrade")
+        )
+        self._write(replace(self.form, singles=singles, aggregates=aggregates))
+        self._broadcast.wants(self.subscriber, singles | aggregates)
+
+    def _write(self, form: TradeFrames) -> None:
+        self.form = self.subscriber.form = form
 
 
 def _called(text: str) -> _Call:

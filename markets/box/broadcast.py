@@ -19,6 +19,8 @@ TICK_S = 0.01
 _ASLEEP_S = 0.25
 """Wall seconds without a look, at most: when nothing happens, faults still do."""
 
+_MS = 1_000_000  # ns
+
 _BLOCK = 2_048
 """Trades sent at a time where the reader sets the pace: half a megabyte."""
 
@@ -58,7 +60,7 @@ class Broadcast:
     def __init__(self, market: Market, faults: Faults) -> None:
         self.subscribers: set[Subscriber] = set()
         self.happened = self.sent = 0
-        self.reached = market.clock.now()  # ns: until when trades were sent
+        self.reached = _whole(market.clock.now())  # ns: until when trades were sent
         self._market, self._faults = market, faults
         self._reel = Reel(market.tape, market.listings, self.reached)
         self._wanted = asyncio.Event()
@@ -88,10 +90,10 @@ class Broadcast:
                 clock.advance(self._reel.after(leap) or 0)
             if not clock.speed:
                 await self._lead()
-            self.reached = clock.now()
+            self.reached = _whole(clock.now())
             self._tell(self._reel.take(self.reached))
             if clock.speed:
-                await asyncio.sleep(min(max(TICK_S, clock.seconds_until(self._reel.next)), _ASLEEP_S))
+                await asyncio.sleep(min(max(TICK_S, clock.seconds_until(self._reel.next + _MS)), _ASLEEP_S))
 
     async def _lead(self) -> None:
         """Move a clock that goes as fast as the readers: when they have taken what there was, to the next trades."""
@@ -104,7 +106,7 @@ class Broadcast:
         if until is None:
             await asyncio.sleep(_ASLEEP_S)
         else:
-            self._market.clock.advance(until)
+            self._market.clock.advance(_whole(until + _MS))
             await asyncio.sleep(0)
 
     def _listening(self) -> list[Subscriber]:
@@ -148,3 +150,12 @@ class Broadcast:
     async def _close(self, subscribers: Sequence[Subscriber]) -> None:
         for subscriber in subscribers:
             await subscriber.wire.goodbye(1012, "service restart")
+
+
+def _whole(ts: int) -> int:
+    """Return the last ns of the newest millisecond that is over: of one order's fills all are sent together, or none.
+
+    >>> _whole(2_999_998), _whole(2_999_999), _whole(3_000_000)
+    (1999999, 2999999, 2999999)
+    """
+    return (ts + 1) // _MS * _MS - 1

@@ -25,6 +25,7 @@ KINDS = {
     "429": 1,  # requests that are answered "too many requests"
     "418": 1,  # requests that are answered "banned"
     "503": 1,  # requests that are answered "unavailable"
+    "checksum": 1,  # Binance: files of its archives in which a byte is not as their digest says
 }
 """Each kind of fault, and how many of what it counts are spoilt at a time."""
 

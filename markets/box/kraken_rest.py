@@ -187,8 +187,8 @@ def _cursor(text: str) -> int:
 
 
 def _seconds(ts: int) -> msgspec.Raw:
-    """Return a time as a JSON number of seconds, written out to the microsecond that the streams have too."""
-    return msgspec.Raw(b"%d.%06d" % (ts // NANOS_PER_SECOND, ts % NANOS_PER_SECOND // 1_000))
+    """Return a time as a JSON number of seconds, with digits below the microsecond that the streams do not have."""
+    return msgspec.Raw(b"%d.%09d" % (ts // NANOS_PER_SECOND, ts % NANOS_PER_SECOND))
 
 
 def _average(quote: int, volume: int) -> str:

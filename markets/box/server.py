@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from domain.errors import UsageError
+from markets.box.binance_archive import BinanceArchive
 from markets.box.binance_rest import BinanceRest
 from markets.box.binance_stream import BinanceStream
 from markets.box.broadcast import Broadcast
@@ -126,6 +127,7 @@ class Box:
         rest = BinanceRest(self._market, self._budget, self._faults.refusal)
         routes = [
             *rest.routes(),
+            *BinanceArchive(self._market, self._faults).routes(),
             *BinanceStream(self._market, self._broadcast, Verbatim(self._frames) if self._frames else None).routes(),
             *KrakenRest(self._market, self._faults.refusal).routes(),
             *KrakenStream(self._market, self._broadcast).routes(),

@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 
-from domain.config import KRAKEN_KEEPS, Market, Model, Places, Project, Publish, parse_duration, parse_instrument
+from domain.config import Model, Places, Project, Publish
+from domain.fields import parse_duration, parse_instrument
 from domain.fleet import Line
+from domain.market import KRAKEN_KEEPS, Market
 from tests.domain.samples import LINEAR, LOGISTIC, MINUTE, RLS, SECOND
 
 RIGHT = {"instruments": ["simulated:B", "simulated:C"], "fleet": [RLS.model_dump()]}
@@ -138,6 +140,33 @@ def test_a_made_up_market_says_so_in_the_name_of_its_instruments():
 def test_a_live_market_s_prices_carry_its_name_only():
     refused("is not of kraken; write B without a venue", instruments=["binance:B"], market={"source": "kraken"})
     refused("is not of binance", instruments=["simulated:B"], market={"source": "binance"})
+    refused("is not of okx; write B without a venue", instruments=["binance:B"], market={"source": "ccxt:okx"})
+
+
+@pytest.mark.parametrize(
+    ("source", "live", "tells_days"),
+    [
+        ("binance", True, True),
+        ("kraken", True, False),
+        ("ccxt:okx", True, False),
+        ("auto", False, True),
+        ("box", False, True),
+    ],
+)
+def test_a_live_market_has_real_prices_and_may_not_tell_a_day_once_more(source, live, tells_days):
+    market = Market(source=source)
+    assert (market.live, market.simulated, market.tells_days) == (live, not live, tells_days)
+
+
+@pytest.mark.parametrize("source", ["mtgox", "ccxt", "ccxt:", "ccxt:OKX", "ccxt:a b", "CCXT:okx", "ccxt:okx\n", ""])
+def test_what_is_no_market_is_refused_with_those_there_are(source):
+    refused(
+        "is no market; write auto, binance, kraken, .* or ccxt:EXCHANGE, such as ccxt:okx", market={"source": source}
+    )
+
+
+def test_what_ccxt_hides_is_not_recorded():
+    refused("which ccxt does not show; remove it", instruments=["B"], market={"source": "ccxt:okx", "record": True})
 
 
 @pytest.mark.parametrize(
@@ -145,6 +174,7 @@ def test_a_live_market_s_prices_carry_its_name_only():
     [
         ("binance", "binance"),
         ("kraken", "kraken"),
+        ("ccxt:okx", "okx"),
         ("box", "simulated"),
         ("auto", "simulated"),
         ("simulated", "simulated"),
@@ -164,6 +194,8 @@ def test_history_reaches_no_further_back_than_the_exchange_tells():
     week, minute = 7 * 86_400 * 10**9, 60 * 10**9
     assert Market(source="binance").history_ns(minute) == week
     assert Market(source="kraken").history_ns(minute) == KRAKEN_KEEPS * minute
+    assert Market(source="ccxt:kraken").history_ns(minute) == KRAKEN_KEEPS * minute
+    assert Market(source="ccxt:okx").history_ns(minute) == week
     assert Market(source="kraken", history_days=1).history_ns(3600 * 10**9) == week // 7
 
 

@@ -35,6 +35,7 @@ class Boxed:
     def __init__(self, box: Box) -> None:
         self.url = f"http://{box.url}"
         self.address: Address = box.address
+        self.stop = box.stop
 
     def get(self, path: str) -> object:
         """Return the JSON that a path answers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 
 from markets.simulated import Simulated
 from tests.markets.box import BTC, ETH, OPENS, box_of
@@ -34,3 +35,10 @@ def archive(server):
     server.answer, server.script = Archive(), []
     server.asked.clear()
     return server.answer
+
+
+@pytest.fixture
+def said():
+    """What is logged."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines

@@ -11,11 +11,8 @@ import websockets
 
 from domain.events import NANOS_PER_DAY as DAY
 from domain.events import NANOS_PER_MINUTE as MINUTE
-from markets.box.binance_rest import AGGREGATE_IDS_FROM
 from markets.box.budget import Budget
-from markets.recorded import Recorded
 from tests.markets.box import BTC, OPENS, box_of
-from tests.markets.samples import START, trades, write
 
 MS = 1_000_000
 STEPS = 100_000_000
@@ -103,31 +100,6 @@ def test_klines_page_forward_from_a_start_and_back_from_an_end(box):
     assert opens(f"startTime={10**18 - 1}") == []
     assert opens("startTime=0&limit=2") == [start - DAY // MS, start - DAY // MS + minute], "the very first"
     assert opens(f"startTime={start * 1_000}&limit=1") == [start], "microseconds are times too"
-
-
-def test_fills_of_one_order_are_one_aggregate_however_they_are_paged(tmp_path):
-    rows = trades(12, step=MS)
-    rows["ts"] = [START + k * MS for k in (0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 4)]
-    rows["price"] = [9.0, 9.0, 9.5, 9.5, 9.5, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]
-    rows["side"] = ["buy"] * 7 + ["sell"] * 5
-    ranges = [(1, 2), (3, 3), (4, 5), (6, 7), (8, 9), (10, 11), (12, 12)]
-    with box_of(Recorded([write(tmp_path / "t.parquet", rows)]), speed=0, opens=START + DAY) as box:
-        everything = box.get("/api/v3/aggTrades?symbol=BTCUSD")
-        assert [(a["f"], a["l"]) for a in everything] == ranges
-        assert [a["a"] - AGGREGATE_IDS_FROM for a in everything] == [first for first, _ in ranges]
-        assert everything[0] == {
-            "a": AGGREGATE_IDS_FROM + 1, "p": "9.00000000", "q": "1.00000000", "f": 1, "l": 2, "T": START // MS,
-            "m": False, "M": True,
-        }  # fmt: skip
-        for size in range(1, 8):
-            got, at = [], 0
-            while page := box.get(f"/api/v3/aggTrades?symbol=BTCUSD&fromId={at}&limit={size}"):
-                got += page
-                at = page[-1]["a"] + 1
-            assert got == everything
-        assert box.get("/api/v3/aggTrades?symbol=BTCUSD&limit=2") == everything[-2:]
-        since = f"startTime={START // MS + 1}&endTime={START // MS + 2}"
-        assert [(a["f"], a["l"]) for a in box.get(f"/api/v3/aggTrades?symbol=BTCUSD&{since}")] == ranges[2:5]
 
 
 @pytest.mark.parametrize(

@@ -12,26 +12,24 @@ import pytest
 from domain.events import NANOS_PER_MINUTE as MINUTE
 from markets.simulated import Simulated
 from tests.markets.box import BTC, ETH, OPENS, box_of
+from tests.markets.boxed_ccxt import point
 
 HOUR, MS = 60 * MINUTE, 1_000_000
 N = 1_000
-# ccxt's cache loses what is beyond this limit without a word; and loopback needs no pauses between requests.
-OPTIONS = {"newUpdates": True, "enableRateLimit": False}
+# ccxt's cache loses what is beyond this limit without a word.
 KEPT = {"tradesLimit": 200_000}
 
 
 def binance(ccxt, box):
-    spot = {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False}
-    client = ccxt.binance({**OPTIONS, "options": {**KEPT, **spot}})
-    client.urls["api"]["public"] = f"{box.address.rest}/api/v3"
-    client.urls["api"]["ws"]["spot"] = f"{box.address.stream}/ws"
+    spot = {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}}
+    client = ccxt.binance({"newUpdates": True, "options": {**KEPT, **spot}})
+    point(client, box)
     return client
 
 
 def kraken(ccxt, box):
-    client = ccxt.kraken({**OPTIONS, "options": KEPT})
-    client.urls["api"]["public"] = box.address.rest
-    client.urls["api"]["ws"]["publicV2"] = f"{box.address.stream}/v2"
+    client = ccxt.kraken({"newUpdates": True, "options": KEPT})
+    point(client, box)
     return client
 
 

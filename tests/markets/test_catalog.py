@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from domain.config import Market, Model, Places, Project
-from domain.errors import UsageError
+from domain.config import Model, Places, Project
+from domain.errors import Unavailable, UsageError
+from domain.events import NANOS_PER_DAY as DAY
+from domain.market import Market
+from markets.binance import Binance
 from markets.catalog import simulated_of, source_of
 from markets.recorded import Recorded
+from markets.rest import RestClient
 from tests.markets.box import box_of
 from tests.markets.samples import MINUTE, candles, trades, write
 
@@ -52,7 +58,10 @@ def test_an_unknown_source_is_refused():
         source_of(Project.model_construct(instruments=("x:Y",), market=market, fleet=FLEET))
 
 
-@pytest.mark.parametrize(("source", "instrument"), [("binance", "binance:BTC-USDT"), ("kraken", "kraken:BTC-USDT")])
+@pytest.mark.parametrize(
+    ("source", "instrument"),
+    [("binance", "binance:BTC-USDT"), ("kraken", "kraken:BTC-USDT"), ("ccxt:okx", "okx:BTC-USDT")],
+)
 def test_a_live_exchange_has_candles_before_its_trades_and_is_asked_nothing_yet(source, instrument):
     live = source_of(project(Market(source=source), "BTC-USDT", interval="5m"))
     assert (live.kind, live.interval, live.simulated) == ("trades", 5 * MINUTE, False)
@@ -75,3 +84,26 @@ def test_the_box_is_read_where_it_answers_and_recorded_when_wanted(tmp_path):
     [table] = kept.history("simulated:BTC-USDT", 0, 2**62)
     assert table.trade_id.tolist() == [trade.trade_id for trade in trades]
     assert table.price.tolist() == [trade.price for trade in trades]
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_the_box_tells_long_history_by_archives_of_which_a_home_keeps_none(tmp_path_factory, seed):
+    """That it was the archives is shown by a file that stays spoilt."""
+    home = tmp_path_factory.getbasetemp() / "one home"
+    asked, name = project(Market(source="box", seed=seed, history_days=33), "BTC-USDT"), "simulated:BTC-USDT"
+    window = asked.market.opens_ns - 33 * DAY, asked.market.opens_ns - 30 * DAY + MINUTE
+
+    async def requested():
+        async with RestClient(box.url, 6_000) as rest:
+            return [page async for page in Binance("simulated").candles(rest, name, MINUTE, *window)]
+
+    def values(tables):
+        return b"".join(table.values.tobytes() for table in tables)
+
+    with box_of(simulated_of(asked), 0) as box:
+        source = source_of(asked, Places(home=home, exchange_port=int(box.url.rpartition(":")[2])))
+        assert values(source.history(name, *window)) == values(asyncio.run(requested()))
+        box.fault("checksum", 2)
+        with pytest.raises(Unavailable, match="has the SHA-256"):
+            list(source.history(name, *window))
+    assert not (home / "archives").exists()

@@ -66,6 +66,13 @@ def test_what_is_held_is_bounded_and_rest_tells_what_was_let_go():
     assert filled(order, 4, 5, 6) == [4, 5, 6, 7]
 
 
+def test_an_older_trade_that_came_later_does_not_hide_a_newer_one():
+    order = Contiguous(Resume(30, 3))
+    assert taken(order, 9, 5) == []
+    assert filled(order, 4) == [4, 5]
+    assert order.behind
+
+
 def test_a_trade_shown_twice_while_it_is_held_is_dropped_once():
     order = Contiguous(Resume(30, 3))
     assert taken(order, 5, 5) == []

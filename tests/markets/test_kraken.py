@@ -14,7 +14,7 @@ from domain.errors import BadRecord, UsageError
 from domain.events import BUY, NANOS_PER_SECOND, SELL, Trade
 from markets.kraken import Kraken
 from markets.kraken_wire import Stamps, nanos_of
-from markets.venue import Closing
+from markets.venue import Closing, Notice
 from tests.markets.samples import START
 
 BTC = "kraken:BTC-USD"
@@ -79,7 +79,6 @@ def test_a_number_becomes_the_nearest_double(price, size):
     "text",
     [
         '{"channel":"heartbeat"}',
-        '{"channel":"status","type":"update","data":[{"system":"online","api_version":"v2","connection_id":1}]}',
         '{"method":"subscribe","result":{"channel":"trade","symbol":"BTC/USD"},"success":true,"req_id":1}',
         '{"method":"subscribe","success":false,"error":"Already subscribed","symbol":"BTC/USD","req_id":1}',
         frame({}, kind="snapshot"),
@@ -88,6 +87,22 @@ def test_a_number_becomes_the_nearest_double(price, size):
 )
 def test_what_is_no_new_trade_is_left_out(text):
     assert Kraken().read(text) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ('[{"system":"online","api_version":"v2","connection_id":1}]', ""),
+        ('[{"system":"maintenance"}]', "kraken is in maintenance: nothing is traded"),
+        ('[{"system":"cancel_only"}]', "kraken is in cancel_only: nothing is traded"),
+        ("[]", ""),
+        ('"new format"', ""),
+    ],
+)
+def test_how_the_exchange_is_is_a_notice(data, said):
+    with pytest.raises(Notice) as caught:
+        Kraken().read(f'{{"channel":"status","type":"update","data":{data}}}')
+    assert str(caught.value) == said
 
 
 def test_a_refused_subscription_names_the_symbol():

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import structlog
 
 from domain.errors import UsageError
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from markets.contiguous import Contiguous
-from markets.live import Live, LiveFeed
+from markets.feed import LiveFeed
+from markets.live import Live
 from markets.outbox import Outbox
 from markets.session import Session
 from markets.source import Resume
@@ -44,13 +46,6 @@ def opened(exchange):
     yield open_
     for feed in feeds:
         feed.close()
-
-
-@pytest.fixture
-def said():
-    """What is logged."""
-    with structlog.testing.capture_logs() as lines:
-        yield lines
 
 
 def hears(feed, made):
@@ -245,7 +240,7 @@ def test_frames_that_cannot_be_read_are_handed_out_and_what_they_held_is_filled(
     assert [one.frame.decode() for one in refused] == texts
     assert {one.error.reason for one in refused} == {"schema"}
     assert feed.refused() == []
-    assert len([line for line in said if "cannot be read" in line["event"]]) == 1
+    assert [line["frames"] for line in said if "cannot be read" in line["event"]] == [1, 2], "then 4, 8, 16"
 
 
 def test_a_subscription_that_is_refused_is_the_user_s_mistake(exchange, opened):
@@ -254,6 +249,62 @@ def test_a_subscription_that_is_refused_is_the_user_s_mistake(exchange, opened):
     for _ in range(2):
         with pytest.raises(UsageError, match="unknown symbol A-USD"):
             until(lambda: feed.poll(10, 0.1))
+
+
+def test_an_instrument_that_the_exchange_no_longer_knows_waits_and_the_others_go_on(exchange, opened, said):
+    feed = opened()
+    hears(feed, exchange.trade(A, 1) + exchange.trade(B, 1))
+    exchange.say('{"refused": "unknown symbol A-USD"}')
+    until(lambda: feed.health["problem"] == "unknown symbol A-USD")
+    exchange.statuses.extend([400] * 1_000)
+    missing = exchange.make(A, 1)
+    exchange.trade(A, 1)
+    until(lambda: "unknown symbol" in feed.health["waiting"].get(A, ""))
+    others = exchange.trade(B, 3)
+    assert polled(feed, 3) == others
+    exchange.statuses.clear()
+    assert polled(feed, 2)[:1] == missing
+
+
+def test_a_rest_interface_that_hangs_is_told_long_before_patience_ends(exchange):
+    class Hanging(ToyRest):
+        async def get(self, path, params, weight):
+            if "id" in params:
+                await asyncio.sleep(60)
+            return await super().get(path, params, weight)
+
+    source = Live(Toy(exchange.address), lambda: Hanging(exchange.address), (A,), START, NANOS_PER_DAY, tempo=QUICK)
+    feed = source.open({}, 1.0)
+    until(exchange.subscribed)
+    assert len(polled(feed, 1) if exchange.trade(A, 1) else []) == 1
+    exchange.make(A, 1)
+    exchange.trade(A, 1)
+    until(lambda: feed.health["waiting"] == {A: "it has not answered yet"})
+    feed.close()
+
+
+def test_what_the_exchange_says_is_wrong_with_it_is_its_problem_until_it_says_otherwise(exchange, opened, said):
+    feed = opened()
+    exchange.say('{"notice": "in maintenance"}')
+    until(lambda: feed.health["problem"] == "in maintenance")
+    exchange.say('{"notice": ""}')
+    until(lambda: not feed.health["problem"])
+    assert [line["event"] for line in said if line["event"].startswith("the exchange says")] == [
+        "the exchange says what is wrong with it", "the exchange says that all is well",
+    ]  # fmt: skip
+
+
+def test_connections_that_do_not_last_fill_no_log(exchange, said):
+    tempo = replace(QUICK, backoff_s=0.02, backoff_most_s=0.02, settle_s=10.0, audit_s=10.0)
+    source = Live(Toy(exchange.address), lambda: ToyRest(exchange.address), (A,), START, NANOS_PER_DAY, tempo=tempo)
+    feed = source.open({}, 1.0)
+    for count in range(20):
+        until(lambda: feed.health["reconnects"] >= count and exchange.subscribed())  # noqa: B023 - it is awaited
+        exchange.abort()
+    until(lambda: feed.health["reconnects"] >= 20)
+    feed.close()
+    for event in ("connected", "connection lost; opening another"):
+        assert 2 <= len([line for line in said if line["event"] == event]) < 15
 
 
 def test_a_request_that_is_refused_is_the_user_s_mistake(exchange):
@@ -287,7 +338,7 @@ def test_where_a_proxy_refuses_websockets_rest_goes_on_alone(exchange, opened, s
     exchange.refuses = 403
     feed = opened()
     hears(feed, exchange.make(A, 5))
-    assert "HTTP 403 instead of a WebSocket; a proxy" in feed.health["problem"]
+    assert "HTTP 403: the exchange's firewall, or a proxy" in feed.health["problem"]
     assert not feed.health["connected"]
     hears(feed, exchange.make(A, 5))
     exchange.refuses = 0
@@ -301,7 +352,7 @@ def bounded(exchange, most):
     orders, outbox = {A: Contiguous(Resume(START - 1))}, Outbox(most)
     venue = Toy(exchange.address)
     session = Session(venue, lambda: ToyRest(exchange.address), exchange.address, orders, outbox, QUICK)
-    return LiveFeed(session, orders, outbox, None)
+    return LiveFeed(session, outbox, None)
 
 
 def test_when_nobody_polls_little_is_kept_and_nothing_is_lost(exchange):
@@ -315,7 +366,7 @@ def test_when_nobody_polls_little_is_kept_and_nothing_is_lost(exchange):
     sending.join(0.5)
     assert sending.is_alive()  # the exchange cannot send on
     assert feed.health["backlog"] < 20_000
-    exchange.close()  # the exchange loses patience with so slow a reader
+    exchange.abort()  # it loses patience with so slow a reader
     got = polled(feed, 60_001, most=2_000)
     sending.join()
     assert len(got) == len(made)

@@ -24,7 +24,7 @@ from tests.markets.samples import drained
 
 SPEED = 300.0
 TEMPO = Tempo(grace_s=0.02, settle_s=0.1, audit_s=1.0, audit_each_s=0.0, retry_s=0.05, retry_most_s=0.5, backoff_s=0.1,
-              backoff_most_s=0.5, good_s=0.2, overlap_s=0.2)  # fmt: skip
+              backoff_most_s=0.5, overlap_s=0.2)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def columns_of(trades):
 
 @pytest.mark.parametrize("kind", [Binance, Kraken])
 def test_a_market_with_every_fault_is_handed_out_whole(market, tmp_path, kind):
-    faults = Faults([name for name in KINDS if name != "418"], every_s=0.15, seed=5)
+    faults = Faults([name for name in KINDS if name not in {"418", "checksum"}], every_s=0.15, seed=5)
     with box_of(market, speed=SPEED, opens=OPENS, faults=faults, ping_s=0.1) as box:
         source = source_of(kind("simulated"), box, record=tmp_path)
         feed = source.open({}, 1.0)

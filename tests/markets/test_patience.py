@@ -32,6 +32,22 @@ def test_each_wait_may_be_twice_as_long_and_patience_ends(chances):
         assert wait == chance * min(30.0, 0.5 * 2**number)
 
 
+def test_a_last_attempt_that_hardly_had_time_does_not_hide_what_was_wrong():
+    slept = Slept()
+
+    async def run():
+        async def attempt(left):
+            if left < 1:
+                raise Passing(f"no answer within {left:g} s")
+            raise Passing("maintenance", wait_s=119.9)
+
+        with pytest.raises(Unavailable, match="maintenance"):
+            await Patience(120.0, slept.timing, lambda _: None).until_done(attempt)
+
+    asyncio.run(run())
+    assert slept.waits[0] == 119.9
+
+
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(0, 20)), min_size=1, max_size=80))
 def test_no_minute_sees_more_than_its_weight(requests):
     """Whichever minute the exchange counts: any 60 seconds hold at most the whole, however requests come."""

@@ -58,6 +58,9 @@ def test_a_request_arrives_as_asked_and_its_answer_comes_back():
 
 TROUBLES = {
     "an internal error": lambda: json('{"code":-1001,"msg":"Internal error"}', 500),
+    "a firewall": lambda: html(403, "The request could not be satisfied"),
+    "a refusal that is the server's": lambda: json('{"code":-1001,"msg":"Internal error"}', 400),
+    "a path that a gateway has lost": lambda: json("", 404),
     "an overload": lambda: json('{"code":-1008,"msg":"Server is currently overloaded"}', 503),
     "a gateway's page": lambda: html(502, "Bad gateway"),
     "maintenance": html,
@@ -96,6 +99,13 @@ def test_what_does_not_pass_is_one_line(trouble, words):
         assert words in message
         assert len(server.asked) > 3
     assert slept.now - 1_000 <= 120
+
+
+def test_who_serves_nobody_here_is_not_asked_again():
+    answer = json('{"code":0,"msg":"Service unavailable from a restricted location"}', 451)
+    with serving(lambda asked: answer) as server:
+        assert "does not serve this country (Service unavailable from a restricted" in refused(server.url)
+        assert len(server.asked) == 1
 
 
 def test_a_silent_server_is_not_waited_for_beyond_patience():
@@ -161,9 +171,7 @@ def test_a_ban_says_until_when_and_is_not_asked_through():
     ("answer", "words"),
     [
         (json('{"code":-1121,"msg":"Invalid symbol."}', 400), "with 400: Invalid symbol."),
-        (json('{"code":0,"msg":"Service unavailable from a restricted location"}', 451), "restricted location"),
-        (html(403, "Access denied"), "with 403: Access denied"),
-        (json("", 404), "with 404: Not Found"),
+        (json('{"code":-1100,"msg":"Illegal characters."}', 403), "with 403: Illegal characters."),
     ],
 )
 def test_a_refused_request_is_said_in_the_exchanges_words_and_not_repeated(answer, words):
@@ -193,7 +201,7 @@ def test_long_waits_are_told_but_not_all_of_them():
     slept, told = Slept(lambda: 0.99), []
     with serving(lambda asked: json("{}", 503)) as server:
         refused(server.url, timing=slept.timing, tell=told.append)
-    assert 2 <= len(told) < len(server.asked)
+    assert 2 <= len(told) < len(server.asked) - 1
     assert all("asking again in" in line for line in told)
 
 

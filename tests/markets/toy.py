@@ -20,13 +20,13 @@ from domain.tables import BarTable, TradeTable
 from markets.live import Live
 from markets.source import Resume
 from markets.tempo import Tempo
-from markets.venue import Address, Closing
+from markets.venue import Address, Closing, Notice
 
 START = 1_700_000_000_000_000_000
 A, B = "toy:A-USD", "toy:B-USD"
 QUICK = Tempo(
     grace_s=0.02, settle_s=0.05, audit_s=0.2, audit_each_s=0.0, retry_s=0.02, retry_most_s=0.1, patience_s=0.3,
-    backoff_s=0.02, backoff_most_s=0.1, good_s=0.0, overlap_s=0.1,
+    backoff_s=0.02, backoff_most_s=0.1, overlap_s=0.1,
 )  # fmt: skip
 DEADLINE_S = 20.0
 
@@ -52,6 +52,8 @@ class Toy:
             said = json.loads(frame)
             if "trades" in said:
                 return [Trade(f"toy:{symbol}", *rest) for symbol, *rest in said["trades"]]
+            if "notice" in said:
+                raise Notice(said["notice"])
             if "refused" in said:
                 raise UsageError(said["refused"])
             if "closing" in said:

@@ -11,7 +11,8 @@ import pytest
 
 from assets.partitions import history_of
 from assets.training import train_initial
-from domain.config import Frozen, Places
+from domain.config import Places
+from domain.fields import Frozen
 from domain.services import FLOW, SERVICES
 from markets.drawn import draw_candles
 from orchestration import fingerprints

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from datetime import UTC, datetime
+
 import pytest
 
 from domain.config import Places
 from domain.errors import BadState, UsageError
-from orchestration.opening import settled_project
+from domain.events import NANOS_PER_SECOND
+from orchestration.opening import settled_project, wrong_clock
 from orchestration.settings import Opening, read_project
 from tests.mills import TOML
 
@@ -28,6 +33,8 @@ def opened(places, source, configured="auto"):
     text = f'{{"source": "{source}", "opens": "2026-11-25T09:00:00Z", "configured": "{configured}"}}'
     places.home.mkdir(parents=True)
     Opening.path(places).write_text(text)
+    places.models.mkdir()
+    (places.models / "first.safetensors").touch()
 
 
 def test_a_made_up_market_asks_nobody_and_settles_nothing(home):
@@ -52,11 +59,52 @@ def test_the_environment_chooses_the_market_of_a_new_home(home):
     assert read_project(home("simulated")).market.source == "binance", "also in a shell without the variable"
 
 
+@pytest.mark.parametrize("asked", ["toml", "environment"])
+def test_an_exchange_through_ccxt_is_settled_by_its_own_clock(home, monkeypatch, asked):
+    from markets.ccxt import CcxtMarket
+
+    at = 1_764_061_261 * NANOS_PER_SECOND
+    monkeypatch.setattr(CcxtMarket, "now", lambda market: at if market.instruments[0] == "okx:BTC-USD" else 0)
+    places = home("ccxt:okx") if asked == "toml" else home("auto", market="ccxt:okx")
+    project = settled_project(places)
+    assert (project.market.source, project.market.live) == ("ccxt:okx", True)
+    assert project.market.opens_ns == at // project.interval * project.interval
+    assert {name.partition(":")[0] for name in project.instruments} == {"okx"}
+    assert read_project(home("ccxt:okx" if asked == "toml" else "auto")) == project
+    with pytest.raises(UsageError, match="holds the market ccxt:okx, not kraken"):
+        read_project(home("auto", market="kraken"))
+
+
+def test_an_exchange_that_ccxt_does_not_know_settles_nothing(home):
+    with pytest.raises(UsageError, match=r"an exchange 'okks'; did you mean ccxt:okx"):
+        settled_project(home("ccxt:okks"))
+    assert not home("ccxt:okks").home.exists()
+
+
 @pytest.mark.parametrize("asked", [{"source": "binance"}, {"source": "auto", "market": "box"}])
 def test_another_market_needs_another_home(home, asked):
     opened(home("auto"), "kraken")
     with pytest.raises(UsageError, match=r"holds the market kraken, not (binance|box); set TIDEMILL_HOME to another"):
         read_project(home(**asked))
+
+
+def test_a_pair_that_an_exchange_lacks_is_told_and_no_made_up_one_takes_its_place(home, monkeypatch):
+    def asked(*_):
+        raise UsageError("binance:BTC-USD is not traded on binance; did you mean binance:BTC-USDT")
+
+    monkeypatch.setattr("orchestration.opening._asked", asked)
+    with pytest.raises(UsageError, match="did you mean binance:BTC-USDT"):
+        settled_project(home("auto"))
+    assert Opening.of(home("auto")) is None
+
+
+def test_where_kraken_no_longer_tells_what_a_first_model_would_learn_from_the_home_opens_anew(home, monkeypatch):
+    later = datetime(2026, 11, 27, tzinfo=UTC)
+    monkeypatch.setattr("orchestration.opening._asked", lambda *_: later)
+    opened(home("kraken"), "kraken")
+    assert settled_project(home("kraken")).market.opens != later, "it has a model"
+    shutil.rmtree(home("kraken").models)
+    assert settled_project(home("kraken")).market.opens == later
 
 
 def test_a_damaged_opening_stops_everything(home):
@@ -67,5 +115,19 @@ def test_a_damaged_opening_stops_everything(home):
 
 
 def test_an_unknown_market_is_refused_by_name(home):
-    with pytest.raises(UsageError, match=r"market\.source: Input should be 'auto', 'binance'"):
+    with pytest.raises(
+        UsageError, match=r"market\.source: 'mtgox' is no market; write auto, binance, .* or ccxt:EXCHANGE"
+    ):
         read_project(home("auto", market="mtgox"))
+
+
+@pytest.mark.parametrize(
+    ("wall", "said"),
+    [
+        (0, r"this machine's clock is 90 s behind kraken's: ages and latencies are shown that much too small; set it"),
+        (180, r"is 90 s ahead of kraken's: ages and latencies are shown that much too large; set it"),
+        (88, r"\A\Z"),
+    ],
+)
+def test_a_clock_that_differs_from_the_exchange_s_is_told(wall, said):
+    assert re.search(said, wrong_clock("kraken", 90 * NANOS_PER_SECOND, lambda: wall * NANOS_PER_SECOND))

@@ -102,4 +102,4 @@ def test_days_of_a_market_that_tells_its_newest_candles_only_stay_as_they_stream
     mill = mill_at(tmp_path, toml)
     context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 1, tzinfo=UTC))
     result = closed_day_schedule(mill.places, history_of(mill.project))(context)
-    assert result.skip_message == "kraken tells its newest candles only: days stay as they streamed in"
+    assert result.skip_message == "kraken need not tell an old day again: days stay as they streamed in"

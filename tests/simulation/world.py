@@ -15,9 +15,9 @@ import structlog
 
 from assets.backfill import write_bars, write_examples, write_features
 from assets.training import train_initial
-from domain.config import Market as MarketSetting
 from domain.config import Model, Places, Project, Publish
 from domain.events import NANOS_PER_MINUTE
+from domain.market import Market as MarketSetting
 from domain.topics import BARS, TRADES
 from streaming import featurizer, ingest, lander, predictor, trainer
 from streaming.serving import Board

@@ -83,6 +83,17 @@ def test_a_frame_in_another_format_is_kept_whole_and_its_trades_come_all_the_sam
     assert got == tables[0].trade_id[: len(got)].tolist(), "from the opening on, each once and in order"
 
 
+def test_a_feed_that_stays_down_is_told_and_counts_as_not_ready(ingest, monkeypatch):
+    monkeypatch.setattr("streaming.ingest.TROUBLED_S", 0.5)
+    start, memory, box = ingest
+    stage = start()
+    work_until(stage, lambda: len(ids(memory)) > 10)
+    assert stage.pulse().ready
+    box.stop()
+    work_until(stage, lambda: not stage.pulse().ready)
+    assert stage.pulse().detail["feed"]["problem"]
+
+
 def test_started_again_it_goes_on_after_its_newest_trade(ingest):
     start, memory, _ = ingest
     first = start()

@@ -57,6 +57,24 @@ def test_a_version_is_due_so_long_after_the_oldest_example_that_is_in_none_was_l
         trainer.close(clean=True)
 
 
+def test_what_was_learned_just_after_a_version_is_in_the_next_though_nothing_more_comes(tmp_path):
+    told = Told(Setting(bars=900))
+    told.prepare(tmp_path / "home")
+    with Control.open(places_of(tmp_path / "home").control) as control:
+        trainer = opened(told, tmp_path / "home", control, every_s=1.0)
+        while not trainer.pulse().detail["unpublished"][LINE]:
+            trainer.work(0.0)
+        clock = trainer._context.clock
+        clock.now += 0.9
+        trainer.save()
+        assert trainer.pulse().detail["version"] == {LINE: 1}, "it is not due yet"
+        clock.now += 0.1
+        trainer.work(0.0)
+        said = trainer.pulse().detail
+        assert (said["version"], said["unpublished"], said["due_at"]) == ({LINE: 2}, {LINE: 0}, None)
+        trainer.close(clean=True)
+
+
 def test_where_versions_go_by_count_alone_none_is_ever_due(tmp_path):
     told = Told(Setting(bars=900))
     told.prepare(tmp_path / "home")
