@@ -151,7 +151,9 @@ def errors_of(exchange: str) -> Iterator[None]:
         yield
     except Exception as error:
         homes = ("ccxt", "aiohttp", "builtins")
-        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(homes)}
+        # Where there is no connection, ccxt says that the exchange is not available: what it caught knows better.
+        known = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        kinds = {kind.__name__ for kind in type(known).__mro__ if kind.__module__.startswith(homes)}
         for name, ours, text in _ERRORS:
             if name in kinds:
                 words = " ".join(str(error).split())[:_WORDS] or type(error).__name__
