@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from domain.events import Trade
+from domain.events import NANOS_PER_MINUTE, Trade
 from markets.source import Resume
 
 MOST_HELD = 200_000
 """Trades of all instruments that are held while older ones are missing: some 30 MB, a busy hour of a large market."""
+
+
+ANEW_NS = NANOS_PER_MINUTE
+"""A trade of a known id that happened so long after the last one is no repetition."""
 
 
 class Contiguous:
@@ -30,6 +34,8 @@ class Contiguous:
     duplicates, repaired, absent, let_go : int
         Trades that were dropped because they were not newer, that came from REST, ids that do not exist, and trades
         that were held and let go.
+    anew : Trade or None
+        One that shows that the exchange counts its trades from the start again: nothing can be handed out any more.
 
     Examples
     --------
@@ -45,6 +51,7 @@ class Contiguous:
     def __init__(self, resume: Resume, most_held: int = MOST_HELD) -> None:
         self._resume = resume
         self.duplicates = self.repaired = self.absent = self.let_go = 0
+        self.anew: Trade | None = None
         self._most_held = most_held
         # The id to hand out next; without one, nothing of the stream is known to join what the reader has.
         self._next = None if resume.after_trade_id is None else resume.after_trade_id + 1
@@ -107,6 +114,8 @@ class Contiguous:
             return True
         if (self._next is not None and number < self._next) or number in self._held:
             self.duplicates += 1
+            if trade.ts_event > self.after.after_ts + ANEW_NS and number not in self._held:
+                self.anew = trade
             return number not in self._held
         if len(self._held) >= self._most_held:
             self.let_go += len(self._held)

@@ -7,6 +7,7 @@ meanwhile leaves files some of which cover others, and ``files`` tells which to 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -89,6 +90,8 @@ class Shelf(Generic[T]):
         path = self._folder / f"{self._of}-{day}.{first:06}-{last:06}.{_SUFFIXES[self._of]}"
         partial = path.with_name(f".{path.name}")
         make(partial)
+        with partial.open("rb") as file:  # on disk before the files that it covers are gone
+            os.fsync(file.fileno())
         partial.rename(path)
 
 

@@ -86,7 +86,9 @@ class Repairs:
                     await alarm.wait()
             except TimeoutError:
                 self._audits[name] = loop.time() + self._audit_s
-                if order.newest == before:
+                if order.newest == before and order.anew is not None:
+                    self._wait(name, f"it counts its trades anew, from {order.anew.trade_id}; begin with another home")
+                elif order.newest == before:
                     await self._repair(rest, name)
             else:
                 alarm.clear()

@@ -111,3 +111,14 @@ def test_everything_that_exists_is_handed_out_once_and_in_order(existing, shown,
         order.fill([trade(k) for k in wanted if k > (order.after.after_trade_id or 0)][:7], out)
     order.fill([trade(k) for k in wanted], out)
     assert [t.trade_id for t in out] == wanted
+
+
+def test_an_exchange_that_counts_anew_is_noticed_and_a_repetition_is_not():
+    order, out = Contiguous(Resume(0, 100)), []
+    minute = 60 * 10**9
+    for number, ts in ((101, minute), (102, 5 * minute), (101, minute), (102, 5 * minute), (7, 6 * minute)):
+        order.take(Trade("toy:A-USD", ts, number, 1.0, 1.0, 1), out)
+    assert order.anew is None
+    order.take(Trade("toy:A-USD", 6 * minute + 1, 8, 1.0, 1.0, 1), out)
+    assert order.anew.trade_id == 8
+    assert [trade.trade_id for trade in out] == [101, 102]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from domain.errors import UsageError
-from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
+from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE, Trade
 from markets.contiguous import Contiguous
 from markets.feed import LiveFeed
 from markets.live import Live
@@ -264,6 +264,16 @@ def test_an_instrument_that_the_exchange_no_longer_knows_waits_and_the_others_go
     assert polled(feed, 3) == others
     exchange.statuses.clear()
     assert polled(feed, 2)[:1] == missing
+
+
+def test_an_exchange_that_counts_its_trades_anew_is_told(exchange, opened):
+    feed = opened()
+    hears(feed, exchange.trade(A, 3))
+    exchange._next[A] = 1
+    later = exchange.make(A, 1)[0]
+    exchange.send([Trade(A, START + NANOS_PER_DAY, later.trade_id, 1.0, 1.0, 1)])
+    until(lambda: feed.health["waiting"] == {A: "it counts its trades anew, from 1; begin with another home"})
+    hears(feed, exchange.trade(B, 3))
 
 
 def test_a_rest_interface_that_hangs_is_told_long_before_patience_ends(exchange):
