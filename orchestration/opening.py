@@ -16,8 +16,8 @@ from domain.market import KRAKEN_KEEPS, KRAKEN_TELLS, Source, is_live
 from orchestration.settings import Opening, configured_market, read_project
 from warehouse.files import write_atomic
 
-AUTO: tuple[Source, ...] = ("binance",)
-"""Exchanges that ``auto`` asks, in this order."""
+AUTO: tuple[Source, ...] = ("binance", "kraken")
+"""Exchanges that ``auto`` asks, in this order: the one that tells all of its history first."""
 
 ANSWERS_WITHIN_S, PATIENCE_S = 2.0, 30.0
 """Seconds that an exchange is waited for: where another market will do, and where it was asked for by name."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from domain.config import Places
-from domain.errors import BadState, UsageError
+from domain.errors import BadState, Unavailable, UsageError
 from domain.events import NANOS_PER_SECOND
 from orchestration.opening import settled_project, wrong_clock
 from orchestration.settings import Opening, read_project
@@ -86,6 +86,23 @@ def test_another_market_needs_another_home(home, asked):
     opened(home("auto"), "kraken")
     with pytest.raises(UsageError, match=r"holds the market kraken, not (binance|box); set TIDEMILL_HOME to another"):
         read_project(home(**asked))
+
+
+def test_auto_takes_the_first_exchange_that_answers_and_the_box_where_none_does(home, monkeypatch):
+    moment, silent = datetime(2026, 11, 27, tzinfo=UTC), {"binance", "kraken"}
+
+    def asked(name, *_):
+        if name in silent:
+            raise Unavailable(f"{name} does not serve this country")
+        return moment
+
+    monkeypatch.setattr("orchestration.opening._asked", asked)
+    assert settled_project(home("auto")).market.source == "box"
+    Opening.path(home("auto")).unlink()
+    silent.remove("kraken")
+    project = settled_project(home("auto"))
+    assert (project.market.source, project.market.opens) == ("kraken", moment)
+    assert {name.partition(":")[0] for name in project.instruments} == {"kraken"}
 
 
 def test_a_pair_that_an_exchange_lacks_is_told_and_no_made_up_one_takes_its_place(home, monkeypatch):
