@@ -19,6 +19,8 @@ from tests import postgresql
 ROOT = Path(__file__).parents[1]
 SHELF = ROOT / ".." / "shared" / "data"
 SERVICES = {Path("tests/chaos"), Path("tests/walk")}
+IN_MEMORY = {"test_fork_loop.py", "test_power_loss.py"}
+"""Of these folders, what runs no service."""
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc] - xdist tells no types
@@ -26,7 +28,7 @@ class Together(LoadScopeScheduling):  # type: ignore[misc] - xdist tells no type
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])
-        return "services" if file.parent in SERVICES else str(file)
+        return "services" if _is_of_services(file) else str(file)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,20 +45,24 @@ def pytest_configure() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let a worker step back once it has none of the real services: the other's tests wait for processes."""
-    if "PYTEST_XDIST_WORKER" in os.environ and not _is_of_services(item) and os.nice(0) == 0:
+    if "PYTEST_XDIST_WORKER" in os.environ and not _is_of_services(_file(item)) and os.nice(0) == 0:
         os.nice(5)
 
 
-def _is_of_services(item: pytest.Item) -> bool:
-    return item.path.relative_to(ROOT).parent in SERVICES
+def _is_of_services(file: Path) -> bool:
+    return file.parent in SERVICES and file.name not in IN_MEMORY
+
+
+def _file(item: pytest.Item) -> Path:
+    return item.path.relative_to(ROOT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests of real services: they take longest, and on a busy machine longer still."""
     for item in items:
-        if _is_of_services(item) and item.get_closest_marker("timeout") is None:
+        if _is_of_services(_file(item)) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
-    items.sort(key=lambda item: not _is_of_services(item))
+    items.sort(key=lambda item: not _is_of_services(_file(item)))
 
 
 @pytest.fixture(scope="session")
