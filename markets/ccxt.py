@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -34,9 +34,9 @@ from markets.contiguous import MOST_HELD
 from markets.feed import LiveFeed
 from markets.findings import utc
 from markets.outbox import Outbox
-from markets.pages import fetched, until_told
+from markets.pages import Candled, until_told
 from markets.patience import PATIENCE_S, WALL, Patience
-from markets.source import Kind, Resume
+from markets.source import Resume
 from markets.tempo import Tempo
 
 _QUIET = 60
@@ -48,15 +48,13 @@ _PAGE = 100
 T = TypeVar("T")
 
 
-class CcxtMarket:
-    """An exchange; see ``source.Source``. Its history is candles, its feed is trades.
+class CcxtMarket(Candled):
+    """An exchange; see ``source.Source``.
 
     Parameters
     ----------
     exchange : ccxt's name of it
-    instruments : ``venue:SYMBOL``
-    opens_ns, history_ns, interval : int
-        Where history ends and the feed begins, how far it reaches back, and the length of a candle, ns.
+    instruments, opens_ns, history_ns, interval : as of ``Candled``
     make : what makes clients; None: as usual
     patience_s : seconds for which requests that fail are repeated
     tempo : how quickly a feed acts
@@ -67,7 +65,6 @@ class CcxtMarket:
         When ccxt is not installed or does not know the exchange.
     """
 
-    kind: Kind = "trades"
     simulated = False
 
     def __init__(
@@ -83,34 +80,17 @@ class CcxtMarket:
         tempo: Tempo | None = None,
     ) -> None:
         demand_known(exchange)
-        self.instruments, self.interval = tuple(instruments), interval
-        self._exchange, self._opens, self._history = exchange, opens_ns, history_ns
+        super().__init__(instruments, opens_ns, history_ns, interval)
+        self._exchange = exchange
         self._make = make or partial(client_of, exchange)
         self._patience = Patience(patience_s, WALL, structlog.get_logger().bind(exchange=exchange).info)
         self._tempo = tempo or Tempo()
 
-    def span(self, instrument: str) -> tuple[int, int]:
-        """Return the declared history: from its first day to the opening."""
-        del instrument  # all have the same
-        return self._opens - self._history, self._opens
-
-    def history(self, instrument: str, start: int, end: int) -> Iterator[BarTable]:
-        """Yield the candles that end in ``(start, end]``; see ``Source.history``. Not from within an event loop.
-
-        Raises
-        ------
-        UsageError
-            When the exchange has no such instrument or no candles of this length.
-        Unavailable
-            When it cannot be reached for longer than patience lasts, or does not reach back so far.
-        """
-        yield from fetched(self._candles(instrument, start, end), instrument, start, end)
-
     def open(self, resume: Mapping[str, Resume], speed: float) -> LiveFeed:
         """Open the feed: without a resume, at the opening. An exchange knows one speed."""
         del speed
-        start, share = Resume(self._opens - 1), MOST_HELD // len(self.instruments)
-        orders = {name: Ascending(resume.get(name, start), share) for name in self.instruments}
+        share = MOST_HELD // len(self.instruments)
+        orders = {name: Ascending(start, share) for name, start in self._resumed(resume).items()}
         outbox = Outbox()
         return LiveFeed(CcxtSession(self._exchange, self._make, orders, outbox, self._tempo), outbox, None)
 

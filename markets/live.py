@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from domain.errors import Unavailable
@@ -13,34 +13,26 @@ from markets.contiguous import MOST_HELD, Contiguous
 from markets.feed import LiveFeed
 from markets.findings import utc
 from markets.outbox import Outbox
-from markets.pages import fetched, until_told
+from markets.pages import Candled, until_told
 from markets.repairs import Tape
 from markets.session import RestFactory, Session
-from markets.source import Kind, Resume
+from markets.source import Resume
 from markets.tempo import Tempo
 from markets.venue import Address, Rest, Venue
 
 
-class Live:
-    """An exchange; see ``source.Source``. Its history is candles, its feed is trades.
+class Live(Candled):
+    """An exchange; see ``source.Source``.
 
     Parameters
     ----------
     venue, rest : how the exchange reads, and what makes clients of its REST interface
-    instruments : ``venue:SYMBOL``
-    opens_ns : int
-        Where history ends and the feed begins, ns since epoch UTC.
-    history_ns : int
-        How far ``span`` reaches back.
-    interval : int
-        Length of a candle of its history, ns.
+    instruments, opens_ns, history_ns, interval : as of ``Candled``
     address : where it answers; None means the real one
     simulated : whether the prices are made up, as in a box that serves the simulated market
     tempo : how quickly a feed acts
     record : where each feed is recorded, if anywhere
     """
-
-    kind: Kind = "trades"
 
     def __init__(  # noqa: PLR0913 - everything it depends on is an argument
         self,
@@ -56,33 +48,16 @@ class Live:
         tempo: Tempo | None = None,
         record: Path | None = None,
     ) -> None:
-        self.instruments, self.interval, self.simulated = tuple(instruments), interval, simulated
+        super().__init__(instruments, opens_ns, history_ns, interval)
+        self.simulated = simulated
         self._venue, self._rest, self._address = venue, rest, address or venue.address
-        self._opens, self._history = opens_ns, history_ns
         self._tempo, self._record = tempo or Tempo(), record
-
-    def span(self, instrument: str) -> tuple[int, int]:
-        """Return the declared history: from its first day to the opening."""
-        del instrument  # all have the same
-        return self._opens - self._history, self._opens
-
-    def history(self, instrument: str, start: int, end: int) -> Iterator[BarTable]:
-        """Yield the candles that end in ``(start, end]``; see ``Source.history``. Not from within an event loop.
-
-        Raises
-        ------
-        UsageError
-            When the exchange has no such instrument or no candles of this length.
-        Unavailable
-            When it cannot be reached for longer than patience lasts.
-        """
-        yield from fetched(self._candles(instrument, start, end), instrument, start, end)
 
     def open(self, resume: Mapping[str, Resume], speed: float) -> LiveFeed:
         """Open the feed: without a resume, at the opening. An exchange knows one speed."""
         del speed
-        start, share = Resume(self._opens - 1), MOST_HELD // len(self.instruments)
-        orders = {name: Contiguous(resume.get(name, start), share) for name in self.instruments}
+        share = MOST_HELD // len(self.instruments)
+        orders = {name: Contiguous(start, share) for name, start in self._resumed(resume).items()}
         outbox = Outbox()
         tape = self._tape()
         session = Session(self._venue, self._rest, self._address, orders, outbox, self._tempo, tape)
