@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from domain.events import NANOS_PER_MINUTE as MINUTE
-from markets.simulated import Simulated
 from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.boxed_ccxt import point
 
@@ -43,18 +42,6 @@ def ccxt():
         return importlib.import_module("ccxt.pro")
     except ImportError:
         pytest.skip("ccxt is not installed; it is the extra 'ccxt'")
-
-
-@pytest.fixture(scope="module")
-def market():
-    return Simulated(7, [BTC, ETH], OPENS, 1)
-
-
-@pytest.fixture(scope="module")
-def still(market):
-    """Return a box at the opening, where it stays, for nobody listens to its streams."""
-    with box_of(market, speed=0) as box:
-        yield box
 
 
 def run(use, client_of, ccxt, box):
@@ -104,7 +91,7 @@ def test_ccxt_watches_every_trade_once_and_in_order(ccxt, market, client_of):
 
 
 @both
-def test_ccxt_pages_through_every_trade_of_an_hour(ccxt, still, market, client_of):
+def test_ccxt_pages_through_every_trade_of_an_hour(ccxt, box, market, client_of):
     async def fetch(client):
         trades, since = {}, (OPENS - HOUR) // MS
         while True:
@@ -115,18 +102,18 @@ def test_ccxt_pages_through_every_trade_of_an_hour(ccxt, still, market, client_o
                 return list(trades.values())
             since = page[-1]["timestamp"]
 
-    trades = run(fetch, client_of, ccxt, still)
+    trades = run(fetch, client_of, ccxt, box)
     [hour] = market.history(BTC, OPENS - HOUR, OPENS)
     happened = zip((hour.ts // MS).tolist(), hour.price.tolist(), hour.size.tolist(), strict=True)
     assert [(trade["timestamp"], trade["price"], trade["amount"]) for trade in trades] == list(happened)
 
 
 @both
-def test_ccxt_fetches_candles_that_are_the_sums_of_their_trades(ccxt, still, market, client_of):
+def test_ccxt_fetches_candles_that_are_the_sums_of_their_trades(ccxt, box, market, client_of):
     async def fetch(client):
         return await client.fetch_ohlcv("ETH/USD", "5m", (OPENS - 2 * HOUR) // MS, 24)
 
-    candles = run(fetch, client_of, ccxt, still)
+    candles = run(fetch, client_of, ccxt, box)
     [hours] = market.history(ETH, OPENS - 2 * HOUR, OPENS)
     assert [candle[0] for candle in candles] == [(OPENS - 2 * HOUR + k * 5 * MINUTE) // MS for k in range(24)]
     for start, *candle in candles:
@@ -137,11 +124,11 @@ def test_ccxt_fetches_candles_that_are_the_sums_of_their_trades(ccxt, still, mar
 
 
 @both
-def test_ccxt_loads_the_markets(ccxt, still, client_of):
+def test_ccxt_loads_the_markets(ccxt, box, client_of):
     async def load(client):
         return client.markets
 
-    markets = run(load, client_of, ccxt, still)
+    markets = run(load, client_of, ccxt, box)
     assert set(markets) == {"BTC/USD", "ETH/USD"}
     assert all(market["active"] and market["spot"] for market in markets.values())
     assert [markets[name]["precision"]["price"] for name in ("BTC/USD", "ETH/USD")] == [0.1, 0.01]

@@ -14,7 +14,6 @@ from domain.errors import Unavailable, UsageError
 from domain.events import NANOS_PER_DAY, NANOS_PER_MINUTE
 from markets.ccxt import CcxtMarket
 from markets.ccxt_client import KEPT
-from markets.simulated import Simulated
 from markets.source import Resume
 from markets.tempo import Tempo
 from tests.markets.box import BTC, ETH, OPENS, box_of
@@ -26,18 +25,6 @@ HOUR = 60 * NANOS_PER_MINUTE
 
 both = pytest.mark.parametrize("exchange", EXCHANGES)
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ccxt") is None, reason="ccxt is not installed")
-
-
-@pytest.fixture(scope="module")
-def market():
-    return Simulated(7, [BTC, ETH], OPENS, 1)
-
-
-@pytest.fixture(scope="module")
-def still(market):
-    """Return a box at the opening, where it stays, for nobody listens to its streams."""
-    with box_of(market, speed=0) as box:
-        yield box
 
 
 def source_of(exchange, box, *instruments, kept=KEPT, **options):
@@ -134,16 +121,16 @@ def test_two_numberings_of_the_same_trades_are_refused(market):
         feed.close()
 
 
-def test_what_an_exchange_does_not_trade_or_tell_is_one_line(still):
+def test_what_an_exchange_does_not_trade_or_tell_is_one_line(box):
     with pytest.raises(UsageError, match=r"BTC-UDS is not traded on kraken; did you mean kraken:BTC-USD\?"):
-        source_of("kraken", still, "kraken:BTC-UDS").now()
-    feed = source_of("kraken", still, "kraken:BTC-UDS").open({}, 1.0)
+        source_of("kraken", box, "kraken:BTC-UDS").now()
+    feed = source_of("kraken", box, "kraken:BTC-UDS").open({}, 1.0)
     with pytest.raises(UsageError, match="is not traded on kraken"):
         polled(feed, lambda _: False)
     feed.close()
     with pytest.raises(Unavailable, match=r"from .*, but the exchange tells none before .*; choose later days"):
-        list(source_of("kraken", still).history(BTC, OPENS - NANOS_PER_DAY, OPENS - HOUR))
-    source = source_of("kraken", still)
+        list(source_of("kraken", box).history(BTC, OPENS - NANOS_PER_DAY, OPENS - HOUR))
+    source = source_of("kraken", box)
     source.interval = 7 * NANOS_PER_MINUTE
     with pytest.raises(UsageError, match="kraken has no candles of 420 s; use one of 1m, 5m"):
         list(source.history(BTC, OPENS - HOUR, OPENS))
