@@ -123,10 +123,27 @@ def _control(places: Places) -> str:
 
 def _storage(places: Places) -> str:
     if not places.dagster_url:
-        return f"SQLite below {places.home.absolute() / 'dagster'}"
+        directory = places.home.absolute() / "dagster"
+        if (directory / "dagster.yaml").exists():
+            _opened(directory)
+        return f"SQLite below {directory}"
     from warehouse.engines import probe
 
     return f"{probe(places.dagster_url, 'TIDEMILL_DAGSTER_URL')} answers"
+
+
+def _opened(directory: Path) -> None:
+    from dagster import DagsterInstance
+
+    try:
+        with DagsterInstance.from_config(str(directory)):
+            pass
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise Unavailable(
+            f"{directory} cannot be opened ({said}); 'tidemill down', remove it, 'tidemill up': it holds the history "
+            "of runs and plots, nothing that is served"
+        ) from error
 
 
 def _broker(places: Places, deployment: Deployment) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from domain.fields import with_driver
 
 TEMPLATE = Path(__file__).with_name("dagster.yaml")
 
@@ -34,8 +37,21 @@ def prepare_instance(home: Path, url: str = "") -> Path:
     directory = home.absolute() / "dagster"
     directory.mkdir(parents=True, exist_ok=True)
     settings = directory / "dagster.yaml"
-    if not settings.exists() or settings.read_text("utf-8") != wanted:
+    anew = not settings.exists() or settings.read_text("utf-8") != wanted
+    if anew:
         staged = settings.with_suffix(".new")
         staged.write_text(wanted, "utf-8")
         staged.replace(settings)
+    if anew if url else not (directory / "schedules" / "schedules.db").exists():
+        _make_storage(directory, url)
     return directory
+
+
+def _make_storage(directory: Path, url: str) -> None:
+    """Make Dagster's tables before its daemon and its webserver start: both would at once, and spoil them for good."""
+    from dagster import DagsterInstance
+
+    if url:
+        os.environ["TIDEMILL_DAGSTER_URL"] = with_driver(url)  # as its processes are told it
+    with DagsterInstance.from_config(str(directory)):
+        pass

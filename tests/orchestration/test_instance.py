@@ -1,7 +1,9 @@
 """Dagster's instance in both of its storages, and what is said when one of them cannot be had."""
 
+import contextlib
 import importlib.util
 import logging
+import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -95,6 +97,29 @@ def test_ticks_are_purged_by_the_daemon_and_cursors_go_on(instance, tmp_path):
 
 def ticks_of(instance, state):
     return instance.get_ticks(state.instigator_origin_id, state.selector_id)
+
+
+def test_dagster_s_tables_are_there_before_two_of_its_processes_would_make_them(tmp_path):
+    directory = prepare_instance(tmp_path)
+    made = {path: path.stat().st_mtime_ns for path in directory.rglob("*.db")}
+    assert {path.name for path in made} >= {"runs.db", "index.db", "schedules.db"}
+    for path in made:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            assert len(database.execute("select version_num from alembic_version").fetchall()) == 1
+    prepare_instance(tmp_path)
+    assert made == {path: path.stat().st_mtime_ns for path in made}, "and they are made once"
+
+
+def test_the_doctor_says_when_dagster_s_tables_are_spoilt(tmp_path):
+    directory = prepare_instance(tmp_path)
+    assert doctor._storage(Places(home=tmp_path)).startswith("SQLite below")
+    with contextlib.closing(sqlite3.connect(directory / "schedules" / "schedules.db")) as database:
+        database.execute("insert into alembic_version values ('5771160a95ad')")
+        database.commit()
+    finding = doctor._tried("storage", lambda: doctor._storage(Places(home=tmp_path)))
+    assert not finding.well
+    assert "cannot be opened" in finding.words
+    assert "nothing that is served" in finding.words
 
 
 def test_a_password_is_left_in_the_environment(tmp_path, postgres):
