@@ -42,7 +42,7 @@ def parse_instrument(value: str) -> str:
         When it is not ``venue:SYMBOL``.
     """
     if not INSTRUMENT_PATTERN.match(value):
-        raise ValueError(f"{value!r} is not an instrument; write venue:SYMBOL, such as binance:BTC-USDT")
+        raise ValueError(f"{value!r} is not an instrument; write BTC-USDT, or with its venue binance:BTC-USDT")
     return value
 
 

@@ -92,8 +92,11 @@ def doctor() -> None:
 
 
 @app.command()
-def replay(
-    data: Annotated[list[Path], typer.Option("--data", help="Recorded trades, candles or frames; repeat for several.")],
+def replay(  # noqa: PLR0913, PLR0917 - each is an option
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Recorded trades, candles or frames, or a recorded session.")
+    ] = None,
     train_until: Annotated[str, typer.Option(help="UTC date or time where the stream begins; default: half way.")] = "",
     bar: Annotated[str, typer.Option(help="Length of a bar, such as 1s; default: the candles', or 1m.")] = "",
     horizon: Annotated[str, typer.Option(help="How far ahead the targets lie, such as 30s.")] = "",
@@ -108,7 +111,7 @@ def replay(
     from orchestration.planned import plan
     from orchestration.replay import Replay
 
-    with plan(data, train_until, bar, horizon, instrument or [], home) as planned:
+    with plan([*(data or []), *(more or [])], train_until, bar, horizon, instrument or [], home) as planned:
         report = Replay(planned).run(verify=verify)
     report.print(as_json=as_json)
 

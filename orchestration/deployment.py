@@ -13,6 +13,7 @@ from domain.config import Places, Project
 from domain.errors import UsageError
 from domain.services import SERVICES
 from orchestration.fingerprints import code_version, config_digest
+from orchestration.settings import Opening
 from orchestration.supervisor import Policy, Status, Supervisor, inherited
 
 DAGSTER = ("dagster-daemon", "dagster-webserver")
@@ -90,8 +91,9 @@ class Deployment:
 
     def environment(self) -> dict[str, str]:
         """Return the environment that tells a service where things are: every field of ``Places``."""
+        market = "" if Opening.path(self.places).exists() else self.places.market  # a settled home says it itself
         places = self.places.model_copy(
-            update={"home": self.places.home.absolute(), "config": self.places.config.absolute()}
+            update={"home": self.places.home.absolute(), "config": self.places.config.absolute(), "market": market}
         )
         values = places.model_dump(mode="json") | {"kafka": json.dumps(places.kafka)}
         told = {f"TIDEMILL_{name.upper()}": str(value) for name, value in values.items()}

@@ -59,7 +59,7 @@ def serve(
     path = places.home / f"exchange-{port}.clock"  # not that of the service, which may run beside
     clock = MarketClock(begins, project.market.speed if speed is None else speed, path)
     box = Box(source, clock, port, faults, frames)
-    prices = "SIMULATED prices" if source.simulated else "recorded prices"
+    prices = "SIMULATED prices" if box.state()["simulated"] else "recorded prices"
     print(  # noqa: T201 - the command's answer
         f"{prices} of {', '.join(source.instruments)} at {box.address.rest} and {box.address.stream}, as Binance"
         " (/api/v3, /data, /ws, /stream) and as Kraken (/0/public, /v2);"
@@ -79,14 +79,14 @@ def serve_project(places: Places, project: Project) -> None:
 
 
 def _until_changed(box: Box, places: Places, project: Project) -> Project | None:
-    """Serve until the project's instruments are others, and return it as it is then; None when asked to stop."""
+    """Serve until instruments or speed are others, and return the project as it is then; None when asked to stop."""
     ended, changed = threading.Event(), list[Project]()
 
     def watch() -> None:
         while not changed and not ended.wait(LOOK_S):
             with contextlib.suppress(TidemillError):  # half of a file that is just being written
                 now = read_project(places)
-                if now.instruments != project.instruments:
+                if (now.instruments, now.market.speed) != (project.instruments, project.market.speed):
                     changed.append(now)
                     box.stop()
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import structlog
 
 from domain.config import Places, Project
-from domain.errors import Unavailable
+from domain.errors import BadState, Unavailable
 from domain.events import NANOS_PER_SECOND, nanos_at
 from domain.market import KRAKEN_KEEPS, KRAKEN_TELLS, Source, is_live
 from orchestration.settings import Opening, configured_market, read_project
@@ -42,6 +42,11 @@ def settled_project(places: Places) -> Project:
         return project
     if (opening := Opening.of(places)) is not None and not _too_late(places, project, opening):
         return project
+    if opening is None and places.lake.exists():
+        raise BadState(
+            f"{Opening.path(places)} is missing, and this home holds data of a market that nobody can name: restore "
+            "the file, or begin anew with another TIDEMILL_HOME"
+        )
     log = structlog.get_logger()
     source: Source = "box" if asked == "auto" else asked
     opens = project.market.opens
@@ -54,7 +59,7 @@ def settled_project(places: Places) -> Project:
                 break
             except Unavailable as error:  # also where it serves nobody of this country
                 log.info("no live market", exchange=name, why=str(error))
-    _write(places, _opening(places, source, opens))
+    _write(places, _opening(places, source, opens, project))
     log.info("market", source=source, opens=opens.isoformat(), simulated=not is_live(source))
     return read_project(places)
 
@@ -65,7 +70,7 @@ def join(places: Places, project: Project, instruments: Sequence[str], clock: in
     One that has joined keeps its moment.
     """
     moment = datetime.fromtimestamp(clock // project.interval * project.interval / NANOS_PER_SECOND, UTC)
-    opening = Opening.of(places) or _opening(places, project.market.source, project.market.opens)
+    opening = Opening.of(places) or _opening(places, project.market.source, project.market.opens, project, instruments)
     joins = {**dict.fromkeys(instruments, moment), **opening.joins}
     if joins != opening.joins:
         _write(places, opening.model_copy(update={"joins": joins}))
@@ -91,9 +96,15 @@ def _too_late(places: Places, project: Project, opening: Opening) -> bool:
     return time.time_ns() - nanos_at(opening.opens) > (KRAKEN_TELLS - KRAKEN_KEEPS) * project.interval
 
 
-def _opening(places: Places, source: Source, opens: datetime) -> Opening:
+def _opening(places: Places, source: Source, opens: datetime, project: Project, joining: Sequence[str] = ()) -> Opening:
     said = tomllib.loads(places.config.read_text("utf-8"))
-    return Opening(source=source, opens=opens, configured=configured_market(said))
+    venue = project.market.model_copy(update={"source": source}).venue
+    names = (name for name in project.instruments if name not in joining)
+    instruments = tuple(f"{venue}:{name.partition(':')[2]}" if venue else name for name in names)
+    return Opening(
+        source=source, opens=opens, configured=configured_market(said), instruments=instruments,
+        seed=None if is_live(source) else project.market.seed,
+    )  # fmt: skip
 
 
 def _write(places: Places, opening: Opening) -> None:

@@ -21,6 +21,7 @@ from domain.events import nanos_at
 from domain.fields import parse_duration
 from domain.market import Market
 from markets.recorded import Recorded
+from markets.recordings import files
 from orchestration.settings import first_fault, read_places, read_project
 
 
@@ -54,6 +55,9 @@ def plan(
     UsageError
         When the data, a duration, a date or an instrument is unfit, each in one line.
     """
+    data = [file for path in data for file in (files(path, "trades") if path.is_dir() else [path])]
+    if not data:
+        raise UsageError("replay: no file is named; write --data candles.parquet, or the folder of a recorded session")
     source = Recorded(data, instruments=instruments or None)
     template = read_project(read_places())
     try:

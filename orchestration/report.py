@@ -170,7 +170,9 @@ def _print_tables(report: Report) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     names = ("bars", "vectors", "examples", "learned", "predictions", "versions", "dead_letters")
     console.print("  ".join(f"{name} {getattr(report, name):,}" for name in names))
-    table = Table("target", "scored", "model", "loss", *BASELINES, "served", title="progressive loss at question time")
+    made_up = "SIMULATED prices: " if any(name.startswith("simulated:") for name in report.instruments) else ""
+    title = f"{made_up}progressive loss at question time"
+    table = Table("target", "scored", "model", "loss", *BASELINES, "served", title=title)
     for target, found in report.targets.items():
         cells = [f"{found['baselines'].get(name, float('nan')):.5f}" for name in BASELINES]
         loss, served = found["loss"], report.served[target]["loss"]

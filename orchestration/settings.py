@@ -49,12 +49,16 @@ class Opening(Frozen):
     source : never ``auto``
     opens : where history ends and the stream begins, UTC
     configured : what ``tidemill.toml`` asked for
+    instruments : in partition order, those of the beginning
+    seed : of a made-up market
     joins : of each instrument that was added later, when its own stream began, UTC
     """
 
     source: Source
     opens: datetime
     configured: str
+    instruments: tuple[str, ...] = ()
+    seed: int | None = None
     joins: Mapping[str, datetime] = {}
 
     @classmethod
@@ -114,13 +118,17 @@ def read_project(places: Places) -> Project:
     path = places.config
     try:
         said = tomllib.loads(path.read_text("utf-8"))
-        return Project(**{**said, **_market(places, said)})
+        opening = Opening.of(places)
+        project = Project(**{**said, **_market(places, said, opening)})
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; copy the one of the repository or set TIDEMILL_CONFIG") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
     except ValidationError as error:
         raise UsageError(f"{path}: {first_fault(error)}") from error
+    if opening is not None:
+        _demand_held(places, project, opening)
+    return project
 
 
 def configured_market(said: dict[str, Any]) -> str:
@@ -129,9 +137,24 @@ def configured_market(said: dict[str, Any]) -> str:
     return str(market.get("source", Market().source)) if isinstance(market, dict) else Market().source
 
 
-def _market(places: Places, said: dict[str, Any]) -> dict[str, Any]:
+def _demand_held(places: Places, project: Project, opening: Opening) -> None:
+    """Return when a project is of the market that a home holds: nothing else tells its partitions and prices apart."""
+    held = (*opening.instruments, *opening.joins)
+    if opening.instruments and project.instruments[: len(held)] != held:
+        raise UsageError(
+            f"{places.config}: instruments are {', '.join(project.instruments)}, but {places.home} holds "
+            f"{', '.join(held)}: append to these, or set TIDEMILL_HOME to another directory for others"
+        )
+    if project.market.simulated and opening.seed not in {None, project.market.seed}:
+        raise UsageError(
+            f"{places.config}: market.seed is {project.market.seed}, but {places.home} holds the market of seed "
+            f"{opening.seed}; set TIDEMILL_HOME to another directory for another market"
+        )
+
+
+def _market(places: Places, said: dict[str, Any], opening: Opening | None) -> dict[str, Any]:
     """Return the table ``market`` with what environment and home have to say about it; nothing where it is no table."""
-    table, opening = said.get("market", {}), Opening.of(places)
+    table = said.get("market", {})
     if not isinstance(table, dict):
         return {}
     asked = places.market or configured_market(said)

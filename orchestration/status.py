@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -27,6 +27,9 @@ from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.refusals import Refusal, Refusals
 
+SILENT_S = 25.0
+"""Seconds of an open connection's silence that are told: exchanges ping every 20 s, or more often."""
+
 REFUSALS, SHOWN = 100, 5
 """Refused versions in the JSON, and below the table."""
 
@@ -41,6 +44,7 @@ class Row:
     healthy : runs, and its heartbeat (where it has one) says that it is alive and ready
     note : why not
     event_time : how far the market has come for it, UTC
+    feed : of ingest: how its connection to the exchange is, see ``markets.feed.Health``
     """
 
     name: str
@@ -56,6 +60,7 @@ class Row:
     skill: str = ""
     event_time: str = ""
     note: str = ""
+    feed: dict[str, Any] | None = None
 
 
 def rows_of(deployment: Deployment) -> list[Row]:
@@ -98,6 +103,7 @@ def _row(status: Status, beat: Beat | None) -> Row:
     watermark = detail.get("watermark") or 0
     return dataclasses.replace(
         row,
+        feed=detail.get("feed"),
         lag=beat.lag,
         progress=beat.progress,
         version=" ".join(f"v{number}{' held' * (name in held)}" for name, number in versions.items()),
@@ -110,8 +116,10 @@ def _row(status: Status, beat: Beat | None) -> Row:
 def _trouble(beat: Beat) -> str:
     """Return what a service says is wrong with the market outside."""
     feed = beat.detail.get("feed") or {}
+    silent = feed.get("silent_s") or 0.0
+    quiet = f"nothing came from the exchange for {silent:.0f} s" if silent > SILENT_S else ""
     waiting = [f"{name} waits for REST: {why}" for name, why in (feed.get("waiting") or {}).items()]
-    return "; ".join([why for why in (feed.get("problem"),) if why] + waiting)
+    return "; ".join([why for why in (feed.get("problem"), quiet) if why] + waiting)
 
 
 def table_of(rows: list[Row], title: str = "") -> Table:
@@ -147,7 +155,7 @@ def show(*, watch: bool, as_json: bool) -> int:
     if as_json:
         said = {
             "healthy": healthy,
-            "market": _market(deployment),
+            "market": market_of(deployment),
             "services": [dataclasses.asdict(row) for row in rows],
             "refused_versions": [dataclasses.asdict(refusal) for refusal in refusals_of(deployment)],
         }
@@ -187,7 +195,7 @@ def _screen(deployment: Deployment, rows: list[Row]) -> Group:
     refused = refusal_lines(refusals_of(deployment))
     more = [f"refused: {len(refused) - SHOWN} more, see 'tidemill status --json'"] if len(refused) > SHOWN else []
     lines = [Text(line, style="red") for line in (*refused[:SHOWN], *more)]
-    return Group(table_of(rows, _market(deployment)), *lines)
+    return Group(table_of(rows, market_of(deployment)), *lines)
 
 
 def print_logs(service: str, lines: int, *, follow: bool) -> None:
@@ -240,7 +248,8 @@ def _control(deployment: Deployment) -> Iterator[Control | None]:
             yield control
 
 
-def _market(deployment: Deployment) -> str:
+def market_of(deployment: Deployment) -> str:
+    """Return what market it is, in a line."""
     market = deployment.project.market
     if market.source == "auto":
         return "market: not settled before the first 'tidemill up'"

@@ -20,7 +20,7 @@ from domain.services import SERVICES
 from orchestration.deployment import DAGSTER, Deployment
 from orchestration.opening import settled_project
 from orchestration.settings import read_places, read_project
-from orchestration.status import Row, rows_of, table_of
+from orchestration.status import Row, market_of, rows_of, table_of
 
 POLL_S = 0.5
 
@@ -40,6 +40,7 @@ def up(wait_s: float) -> None:
     from orchestration.instance import prepare_instance
 
     places = read_places()
+    _refuse_taken_ports(places, Deployment(places, read_project(places)))  # before the home's market is settled
     deployment = Deployment(places, settled_project(places))
     places.home.mkdir(parents=True, exist_ok=True)
     _refuse_taken_ports(places, deployment)
@@ -52,6 +53,7 @@ def up(wait_s: float) -> None:
     if wait_s:
         served = _wait(deployment, wait_s)
         print(f"first prediction after {time.monotonic() - began:.0f} s: {json.dumps(served[0])}")  # noqa: T201
+        print(market_of(deployment))  # noqa: T201
         print(f"look: {where}\nthen: tidemill status --watch   tidemill logs   tidemill down")  # noqa: T201
 
 
@@ -75,6 +77,7 @@ def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
         "dagster-webserver": (places.dagster_port, "TIDEMILL_DAGSTER_PORT"),
         "predictor": (places.serving_port, "TIDEMILL_SERVING_PORT"),
     }
+    taken = []
     for name, (port, variable) in ours.items():
         if deployment.supervisor.spec(name) and deployment.supervisor.status(name).phase == "running":
             continue
@@ -84,8 +87,10 @@ def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise UsageError(f"port {port} ({name}) is taken by another program; set {variable}") from error
+            except OSError:
+                taken.append(f"port {port} ({name}) is taken by another program or another home; set {variable}")
+    if taken:
+        raise UsageError("; ".join(taken))
 
 
 def _wait(deployment: Deployment, wait_s: float) -> list[dict[str, Any]]:
@@ -121,6 +126,8 @@ def _served(deployment: Deployment, until: float, rows: list[Row]) -> list[dict[
         if row.name in deployment.foundation and row.phase in {"failed", "crash_loop"}:
             tail = " | ".join(deployment.supervisor.tail(row.name, 3))
             raise BadState(f"{row.name} gave up: {row.note}; its log ends: {tail}")
+        if row.name in deployment.foundation and row.phase == "stopped":
+            raise BadState(f"{row.name} was stopped meanwhile, as by 'tidemill down'; 'tidemill up' starts it again")
     try:
         with urllib.request.urlopen(
             f"http://127.0.0.1:{deployment.places.serving_port}/predictions", timeout=1

@@ -68,7 +68,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(args, env, word, tmp_path):
         ("instruments = []", "instruments"),
         ("instruments = [", "Invalid"),
         ('market = "binance"', "market: "),
-        ('instruments = ["B TC"]', "venue:SYMBOL"),
+        ('instruments = ["B TC"]', "write BTC-USDT"),
         ('instruments = ["binance:BTC-USDT"]', "made-up"),
     ],
 )

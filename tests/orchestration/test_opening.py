@@ -124,6 +124,46 @@ def test_where_kraken_no_longer_tells_what_a_first_model_would_learn_from_the_ho
     assert settled_project(home("kraken")).market.opens == later
 
 
+def test_a_home_with_data_and_no_word_of_its_market_is_opened_by_nobody(home):
+    places = home("auto")
+    places.lake.mkdir(parents=True)
+    with pytest.raises(BadState, match=r"market\.json is missing, and this home holds data .* restore the file"):
+        settled_project(places)
+    assert Opening.of(places) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed = 7", "seed = 8", r"market\.seed is 8, but .* holds the market of seed 7"),
+        (
+            '"BTC-USD", "ETH-USD"',
+            '"ETH-USD", "BTC-USD"',
+            r"holds simulated:BTC-USD, simulated:ETH-USD: append",
+        ),
+        ('"BTC-USD", "ETH-USD"', '"BTC-USD"', r"append to these, or set TIDEMILL_HOME"),
+    ],
+)
+def test_what_a_home_holds_cannot_be_changed_beneath_it(home, monkeypatch, old, new, said):
+    def nobody(*_):
+        raise Unavailable("no internet")
+
+    monkeypatch.setattr("orchestration.opening._asked", nobody)
+    places = home("auto")
+    text = places.config.read_text()
+    text = re.sub("instruments = .*", 'instruments = ["BTC-USD", "ETH-USD"]', text)
+    text = re.sub("seed = .*\n", "", text).replace("[market]", "[market]\nseed = 7")
+    places.config.write_text(text)
+    project = settled_project(places)
+    assert read_project(places) == project
+    places.config.write_text(text.replace('"ETH-USD"]', '"ETH-USD", "SOL-USD"]'))
+    assert read_project(places).instruments[:2] == project.instruments, "more may be appended"
+    assert old in text
+    places.config.write_text(text.replace(old, new))
+    with pytest.raises(UsageError, match=said):
+        read_project(places)
+
+
 def test_a_damaged_opening_stops_everything(home):
     opened(home("auto"), "kraken")
     Opening.path(home("auto")).write_text('{"source": "kraken"')
