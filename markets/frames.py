@@ -27,7 +27,8 @@ class FrameReader:
     """A file of frames; see ``rows.Reader``.
 
     The event time is the exchange's (``T``): the recorder's own clock, the number before the frame, may run behind it.
-    Frames that are no market trade (acknowledgements, other streams, insurance fund executions) are left out.
+    Frames that are no market trade (acknowledgements, other streams, insurance fund executions) are left out; so are
+    trades in a format that is not known, which a finding counts.
     """
 
     kind: Kind = "trades"
@@ -38,6 +39,7 @@ class FrameReader:
         self._venue = venue
         self._decoder = msgspec.json.Decoder(TradeFrame)
         self._names: dict[str, str] = {}
+        self._unread: set[int] = set()
         self._texts: Iterator[bytes] = iter(())
         self._next = 0  # the piece that _texts yields next; a first read starts it
         self._first_lines, self.lines = known or self._measured()
@@ -94,13 +96,23 @@ class FrameReader:
                     trades.append((data.s, data.T, float(data.p), float(data.q), data.t, data.m))
                     lines.append(line)
             except (msgspec.MsgspecError, ValueError) as error:
-                if meaning(frame.partition(b" ")[2]) not in {"trade", ""}:
+                if (meant := meaning(frame.partition(b" ")[2])) != "":
+                    if meant == "trade":
+                        self._leave_out(line, error)
                     continue
                 raise refused(
                     "frame", self.path, line, f"is no 'local_ns json' frame of a trade ({one_line(error)})",
                     "drop the line; a recording that was cut off may end with half of one",
                 ) from error  # fmt: skip
         return self._rows(lines, trades)
+
+    def _leave_out(self, line: int, error: Exception) -> None:
+        self._unread.add(line)
+        self.findings = [
+            Finding("warning", "format", self.path, min(self._unread),
+                    f"{len(self._unread)} trades in a format that is not known are left out ({one_line(error)})",
+                    "of a recorded session its trades' own files have them")
+        ]  # fmt: skip
 
     def _rows(self, lines: list[int], trades: list[tuple[str, int, float, float, int, bool]]) -> Rows:
         symbols, ts, price, size, ids, maker = zip(*trades, strict=True) if trades else ((),) * 6

@@ -42,7 +42,8 @@ class Market:
     def __init__(self, source: Source, clock: MarketClock) -> None:
         self.listings = listings_of(source.instruments)
         self.clock = clock
-        self.simulated = source.simulated
+        # A recording of a made-up market is one, too.
+        self.simulated = source.simulated or any(name.startswith("simulated:") for name in source.instruments)
         self.tape = Tape(source)
         self.candles = CandleBook(self.tape)
         self.steps = cache(self._steps)

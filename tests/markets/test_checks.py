@@ -11,7 +11,7 @@ import zstandard
 from domain.errors import UsageError
 from markets.checks import check
 from markets.recorded import Recorded
-from tests.markets.samples import MINUTE, START, candles, changed, trades, write
+from tests.markets.samples import MINUTE, START, candles, changed, drained, trades, write
 
 NAN = float("nan")
 FRAME = '9 {"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":%d,"p":"5.0","q":"1.0","T":%d,"m":true}}'
@@ -168,14 +168,27 @@ def test_spoiled_frames_name_the_line(tmp_path):
     for number, (line, words) in enumerate({
         '9 {"stream":"btcusdt@trade","data":{"e":"tr': "is no 'local_ns json' frame of a trade",
         "": "is no 'local_ns json' frame",
-        '9 {"data":{"e":"trade","s":"BTCUSDT","t":3,"p":"five","q":"1","T":1,"m":true}}': "could not convert string",
-        '9 {"data":{"e":"trade","s":"BTCUSDT","t":3,"p":5.0,"q":"1","T":1,"m":true}}': "Expected `str`, got `float`",
     }.items()):  # fmt: skip
         path = tmp_path / f"{number}.jsonl"
         path.write_text("\n".join([*good[:2], line, *good[3:]]) + "\n")
         message = refusal(path)
         assert message.startswith(f"{path}: line 3: ")
         assert words in message
+
+
+def test_trades_in_another_format_are_left_out_and_counted(tmp_path):
+    """A recording holds what an exchange sent; one frame of a new kind is no reason to lose the others."""
+    ms = START // 1_000_000
+    spoiled = [
+        '9 {"data":{"e":"trade","s":"BTCUSDT","t":3,"p":"five","q":"1","T":1,"m":true}}',
+        '9 {"data":{"e":"trade","s":"BTCUSDT","t":3,"p":5.0,"q":"1","T":1,"m":true}}',
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*(FRAME % (k, ms + k) for k in (1, 2)), *spoiled, FRAME % (4, ms + 4)]) + "\n")
+    source = Recorded([path])
+    [finding] = [one for one in source.findings if one.code == "format"]
+    assert str(finding).startswith(f"{path}: line 3: 2 trades in a format that is not known are left out")
+    assert [trade.trade_id for trade in drained(source.open({}, 0))] == [1, 2, 4]
 
 
 def test_spoiled_compressed_frames_say_so(tmp_path):
