@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from domain.config import Places, Project, Publish
@@ -59,6 +60,9 @@ def plan(
     if not data:
         raise UsageError("replay: no file is named; write --data candles.parquet, or the folder of a recorded session")
     source = Recorded(data, instruments=instruments or None)
+    for finding in source.findings:
+        if finding.severity == "warning":
+            structlog.get_logger().warning("data", finding=str(finding))
     template = read_project(read_places())
     try:
         interval = parse_duration(bar) if bar else source.interval or template.interval
