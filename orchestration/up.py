@@ -52,7 +52,7 @@ def up(wait_s: float) -> None:
     print(f"started; {where}", flush=True)  # noqa: T201 - the command's answer
     if wait_s:
         served = _wait(deployment, wait_s)
-        print(f"first prediction after {time.monotonic() - began:.0f} s: {json.dumps(served[0])}")  # noqa: T201
+        print(f"first prediction after {time.monotonic() - began:.0f} s: {_words(served[0])}")  # noqa: T201
         print(market_of(deployment))  # noqa: T201
         print(f"look: {where}\nthen: tidemill status --watch   tidemill logs   tidemill down")  # noqa: T201
 
@@ -105,6 +105,15 @@ def _wait(deployment: Deployment, wait_s: float) -> list[dict[str, Any]]:
             if served := _served(deployment, until, rows):
                 return served
             time.sleep(POLL_S)
+
+
+def _words(p: dict[str, Any]) -> str:
+    """Return a served prediction for people."""
+    return (
+        f"{p['instrument']}, the next {p['horizon_s']} s: log volatility {p['volatility']:.2f}, price change "
+        f"{p['price_change']:+.2f} basis points, up with {p['direction']:.0%}; by version {p['model_version']}, which "
+        f"has learned {p['n_learned']:,} examples"
+    )
 
 
 def _wait_quietly(deployment: Deployment, until: float) -> list[dict[str, Any]]:

@@ -27,8 +27,12 @@ BATCH = 2_000
 DEADLINE_S = 10.0
 """For an answer of the broker to a question about itself."""
 
-_SETTLING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
-"""Apache Kafka shows a new partition to clients a moment before it serves it."""
+_SETTLING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - the library's only name for it
+}
+"""Apache Kafka shows a new partition to clients a moment before it serves it; a broker that has just started, none."""
 
 # Failed connections are reported by our own deadlines, in one line; librdkafka would print each attempt.
 _QUIET = {"log_level": 2, "socket.keepalive.enable": True}
