@@ -35,7 +35,8 @@ class Contiguous:
         Trades that were dropped because they were not newer, that came from REST, ids that do not exist, and trades
         that were held and let go.
     anew : Trade or None
-        One that shows that the exchange counts its trades from the start again: nothing can be handed out any more.
+        One that shows that the exchange counts its trades from the start again: nothing can be handed out until its
+        ids have passed those that are known.
 
     Examples
     --------

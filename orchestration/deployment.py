@@ -53,7 +53,7 @@ class Deployment:
     @property
     def supervisor(self) -> Supervisor:
         """The local supervisor of this home, for looking, stopping and for what Dagster stands on."""
-        return Supervisor(self.places.home.absolute() / "services", self.policy)
+        return supervisor_of(self.places, self.policy)
 
     def _supervisor_of(self, name: str) -> Supervisor:
         waits = self.tended and name in SERVICES
@@ -128,3 +128,8 @@ class Deployment:
         if name == "dagster-daemon":
             return [program, "run", *module]
         return [program, "-h", "127.0.0.1", "-p", str(self.places.dagster_port), *module]
+
+
+def supervisor_of(places: Places, policy: Policy | None = None) -> Supervisor:
+    """Return the local supervisor of a home."""
+    return Supervisor(places.home.absolute() / "services", policy or Policy())

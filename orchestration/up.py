@@ -17,7 +17,7 @@ from rich.live import Live
 from domain.config import Places
 from domain.errors import BadState, UsageError
 from domain.services import SERVICES
-from orchestration.deployment import DAGSTER, Deployment
+from orchestration.deployment import DAGSTER, Deployment, supervisor_of
 from orchestration.opening import settled_project
 from orchestration.settings import read_places, read_project
 from orchestration.status import Row, market_of, rows_of, table_of
@@ -58,10 +58,8 @@ def up(wait_s: float) -> None:
 
 
 def down() -> None:
-    """Stop every service of this home; Dagster first, so that it deploys nothing more."""
-    places = read_places()
-    deployment = Deployment(places, read_project(places))
-    supervisor = deployment.supervisor
+    """Stop every service of this home, whatever its configuration says; Dagster first: it then deploys nothing more."""
+    supervisor = supervisor_of(read_places())
     for name in DAGSTER:
         if supervisor.spec(name) is not None:
             supervisor.stop(name)

@@ -9,6 +9,7 @@ import pytest
 
 from domain.config import Places
 from markets.drawn import draw_candles
+from orchestration.supervisor import Supervisor
 from warehouse.control import Control
 from warehouse.leases import Leases
 from warehouse.registry import Registry
@@ -83,6 +84,16 @@ def test_a_wrong_configuration_names_file_and_key(line, word, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert str(config) in done.stderr
     assert word in done.stderr
+
+
+def test_down_stops_what_runs_whatever_the_configuration_has_become(tmp_path):
+    home, config = tmp_path / "home", tmp_path / "tidemill.toml"
+    config.write_text("no TOML at all")
+    supervisor = Supervisor(home / "services")
+    supervisor.start("broker", [sys.executable, "-c", "import time; time.sleep(600)"])
+    done = tidemill("down", TIDEMILL_CONFIG=str(config), TIDEMILL_HOME=str(home))
+    assert (done.returncode, done.stdout.strip()) == (0, "stopped: broker"), done.stderr
+    assert supervisor.status("broker").phase == "stopped"
 
 
 def test_status_before_anything_runs_says_so_and_makes_nothing(tmp_path):
