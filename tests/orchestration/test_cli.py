@@ -91,9 +91,12 @@ def test_down_stops_what_runs_whatever_the_configuration_has_become(tmp_path):
     config.write_text("no TOML at all")
     supervisor = Supervisor(home / "services")
     supervisor.start("broker", [sys.executable, "-c", "import time; time.sleep(600)"])
-    done = tidemill("down", TIDEMILL_CONFIG=str(config), TIDEMILL_HOME=str(home))
-    assert (done.returncode, done.stdout.strip()) == (0, "stopped: broker"), done.stderr
-    assert supervisor.status("broker").phase == "stopped"
+    try:
+        done = tidemill("down", TIDEMILL_CONFIG=str(config), TIDEMILL_HOME=str(home))
+        assert (done.returncode, done.stdout.strip()) == (0, "stopped: broker"), done.stderr
+        assert supervisor.status("broker").phase == "stopped"
+    finally:
+        supervisor.stop_all()
 
 
 def test_status_before_anything_runs_says_so_and_makes_nothing(tmp_path):
