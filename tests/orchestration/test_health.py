@@ -52,7 +52,8 @@ def beat(control, services):
 
 
 @pytest.fixture
-def healthy(services, beat, sensor, tick):
+def deployed(services, beat):
+    """Every service runs, and its last heartbeat is the test's: the process has sent its own before."""
     services.deploy_all()
     deadline = time.monotonic() + 20
     while len({b.service for b in Heartbeats(Control.open(services.control)).beats()}) < len(STREAMS):
@@ -60,6 +61,10 @@ def healthy(services, beat, sensor, tick):
         time.sleep(0.05)
     for name in STREAMS:
         beat(name)
+
+
+@pytest.fixture
+def healthy(deployed, sensor, tick):
     assert said(tick(sensor)) == "every service is well"
 
 
@@ -123,12 +128,9 @@ def test_the_end_of_a_recording_is_no_fault(mill, control, services, sensor, tic
     assert key_of("ingest") not in request.asset_selection
 
 
+@pytest.mark.usefixtures("healthy")
 def test_given_up_it_stays_until_the_service_is_seen_healthy(services, beat, sensor, tick):
-    services.deploy_all()
     services.supervisor.stop("trainer")
-    for name in STREAMS:
-        if name != "trainer":
-            beat(name)
 
     def later(seconds):
         kept = json.loads(tick.cursors["health"])
@@ -195,10 +197,8 @@ def test_a_request_tells_when_it_was_first_seen_the_look_that_suspected_it_inclu
     assert first <= float(request.tags[REQUESTED]) + 0.001
 
 
+@pytest.mark.usefixtures("deployed")
 def test_each_service_is_green_once_and_red_once_given_up_and_green_again(services, beat, sensor, tick):
-    services.deploy_all()
-    for name in STREAMS:
-        beat(name)
     assert checks(tick(sensor)) == [(name, True, "healthy") for name in STREAMS]
     assert checks(tick(sensor)) == []
     services.supervisor.stop("trainer")
