@@ -64,7 +64,7 @@ class Service:
 
     Attributes
     ----------
-    phase : ``running``, ``done``, ``failed``, ``crash_loop`` ...
+    phase : ``running``, ``done``, ``failed``, ``crashed`` ...
     pid : of its process, None when there is none
     generation : counts its deployments
     restarts : after crashes, since it was deployed

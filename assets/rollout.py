@@ -140,6 +140,6 @@ def _healthy(service: Service, beat: Beat | None) -> bool:
 
 def _fault(service: Service, took: float) -> str:
     """Say why waiting is over, or nothing."""
-    if service.phase in {"failed", "crash_loop", "lost", "orphan", "stopped"}:
+    if service.phase in {"failed", "crashed", "crash_loop", "lost", "orphan", "stopped"}:
         return f"ended: {service.phase}, {service.why}"
     return f"is not ready after {took:.0f} s" if took > DEADLINE_S else ""

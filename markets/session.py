@@ -66,6 +66,7 @@ class Session:
         self.refused: deque[Refused] = deque(maxlen=MOST_REFUSED)
         self._strangers: set[str] = set()
         self._said = ""  # the last trouble that was logged
+        self._noticed = ""  # what the exchange said last is wrong with it
         self._bad = 0  # connections in a row that did not last
         self._log = structlog.get_logger().bind(venue=venue.name)
 
@@ -201,9 +202,11 @@ class Session:
     def _notice(self, words: str) -> None:
         if words:
             self._log.warning("the exchange says what is wrong with it", said=words)
-        elif self.problem:
+        elif self.problem and self.problem == self._noticed:
             self._log.info("the exchange says that all is well")
-        self.problem = words
+        else:
+            return  # what else is wrong stays
+        self.problem = self._noticed = words
 
     def _unsubscribed(self, error: UsageError) -> None:
         """Go on where the instruments were read before: it is the exchange that changed, and others may be left."""

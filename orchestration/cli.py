@@ -78,7 +78,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until Ctrl-C.")] = False,
 ) -> None:
     """Print the newest log lines."""
-    from orchestration.status import print_logs
+    from orchestration.logs import print_logs
 
     print_logs(service, lines, follow=follow)
 

@@ -17,6 +17,8 @@ from orchestration.settings import Opening
 from orchestration.supervisor import Policy, Status, Supervisor, inherited
 
 DAGSTER = ("dagster-daemon", "dagster-webserver")
+FOUNDATION = ("broker", "exchange", *DAGSTER)
+"""What services can stand on, in the order of starting."""
 
 SUPERVISED = "TIDEMILL_SUPERVISED"
 """Set for processes that a supervisor started."""
@@ -46,9 +48,10 @@ class Deployment:
     @property
     def foundation(self) -> tuple[str, ...]:
         """What the services stand on, in the order of starting; the shim restarts it, whoever else is up."""
-        broker = () if self.places.kafka_bootstrap_servers else ("broker",)
-        exchange = ("exchange",) if self.project.market.source == "box" else ()
-        return (*broker, *exchange, *DAGSTER)
+        elsewhere = {"broker"} if self.places.kafka_bootstrap_servers else set[str]()
+        if self.project.market.source != "box":
+            elsewhere.add("exchange")
+        return tuple(name for name in FOUNDATION if name not in elsewhere)
 
     @property
     def supervisor(self) -> Supervisor:

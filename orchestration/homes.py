@@ -24,6 +24,7 @@ Phase = Literal[
     "restarting",  # a newer generation is on its way, or the child's death is just being noticed
     "running",  # shim and child both are the recorded processes
     "backoff",  # waiting to start again after a crash
+    "crashed",  # ended by itself, and to restart it is another's business (``Policy.max_fails`` is 0)
     "crash_loop",  # given up after too many crashes in a row
     "failed",  # cannot be executed, or exit code 2: a person's mistake
     "done",  # exit code 0: finished

@@ -165,7 +165,7 @@ class Replay:
     def _refuse_failed(self, name: str) -> None:
         status = self._deployment.supervisor.status(name)
         looping = status.phase == "backoff" and status.restarts >= self.give_up
-        if looping or status.phase in {"failed", "crash_loop", "lost"}:
+        if looping or status.phase in {"failed", "crashed", "crash_loop", "lost"}:
             tail = " | ".join(self._deployment.supervisor.tail(name, 3))
             raise BadState(f"{name} {status.phase}: {status.detail or status.reason}; its log ends: {tail}")
 

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 LINUX = sys.platform == "linux"
-FINAL = frozenset({"stopped", "done", "failed", "crash_loop"})  # phases without a shim
+FINAL = frozenset({"stopped", "done", "failed", "crashed", "crash_loop"})  # phases without a shim
 STARTED, FAILED, LOCK_HELD = 0, 1, 3  # exit codes of the process that daemonises
 EXIT_USAGE = 2  # a person's mistake: trying again cannot help
 CHUNK = 1 << 16  # bytes, what a pipe holds
@@ -310,7 +310,7 @@ class Shim:
                 self.fails = 0
             self.fails += 1
             if self.fails > policy["max_fails"]:
-                self.enter("crash_loop")
+                self.enter("crash_loop" if policy["max_fails"] else "crashed")
                 return
             self.state["restarts"] += 1
             self.due = time.monotonic() + min(policy["max_s"], policy["base_s"] * 2 ** (self.fails - 1))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,10 +17,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from domain.errors import TidemillError, UsageError
+from domain.config import Places, Project
+from domain.errors import TidemillError
 from domain.health import Beat, live, ready
 from domain.services import FLOW, SERVICES
-from orchestration.deployment import Deployment
+from orchestration.deployment import FOUNDATION, Deployment, supervisor_of
 from orchestration.homes import Status
 from orchestration.settings import read_places, read_project
 from warehouse.control import Control
@@ -34,6 +35,9 @@ REFUSALS, SHOWN = 100, 5
 """Refused versions in the JSON, and below the table."""
 
 
+SKILL = "skill: how much smaller the recent loss on volatility is than a calibrated average's, for each instrument"
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One service.
@@ -42,7 +46,8 @@ class Row:
     ----------
     phase : of its process, as the supervisor sees it
     healthy : runs, and its heartbeat (where it has one) says that it is alive and ready
-    note : why not
+    skill : of each instrument's model, see ``SKILL``
+    note : why it is not healthy
     event_time : how far the market has come for it, UTC
     feed : of ingest: how its connection to the exchange is, see ``markets.feed.Health``
     """
@@ -63,15 +68,14 @@ class Row:
     feed: dict[str, Any] | None = None
 
 
-def rows_of(deployment: Deployment) -> list[Row]:
-    """Return a row for every service, deployed or not yet."""
-    beats = _beats(deployment)
-    supervisor = deployment.supervisor
-    names = (*deployment.foundation, *SERVICES)
-    deployed = {name for name in names if supervisor.spec(name) is not None}
+def rows_of(places: Places, foundation: Iterable[str]) -> list[Row]:
+    """Return a row for every service and for what they stand on, deployed or not yet."""
+    beats = _beats(places)
+    supervisor = supervisor_of(places)
+    deployed = set(supervisor.names())
     return [
         _row(supervisor.status(name), beats.get(name)) if name in deployed else Row(name, "not deployed", healthy=False)
-        for name in names
+        for name in (*foundation, *SERVICES)
         if name in deployed or name not in FLOW or not FLOW[name].optional
     ]
 
@@ -124,7 +128,9 @@ def _trouble(beat: Beat) -> str:
 
 def table_of(rows: list[Row], title: str = "") -> Table:
     """Return the rows as a table."""
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    legend = SKILL if any(row.skill for row in rows) else None
+    looks: dict[str, Any] = {"title_justify": "left", "caption_justify": "left", "padding": (0, 1, 0, 0)}
+    table = Table(title=title or None, caption=legend, box=SIMPLE_HEAD, **looks)
     for column in ("service", "phase", "up", "lag", "version", "learned", "skill", "market", "note"):
         side: Literal["left", "right"] = "right" if column in {"up", "lag", "learned"} else "left"
         table.add_column(column, justify=side, no_wrap=column != "note")
@@ -147,37 +153,88 @@ def table_of(rows: list[Row], title: str = "") -> Table:
 
 
 def show(*, watch: bool, as_json: bool) -> int:
-    """Print the services; return 0 when all are healthy, 1 otherwise."""
+    """Print the services; return 0 when all are healthy, 1 otherwise.
+
+    Raises
+    ------
+    UsageError
+        When the configuration cannot be read: after what was deployed before has been shown all the same.
+    """
     places = read_places()
-    deployment = Deployment(places, read_project(places))
-    rows = rows_of(deployment)
-    healthy = all(row.healthy for row in rows)
-    if as_json:
-        said = {
-            "healthy": healthy,
-            "market": market_of(deployment),
-            "services": [dataclasses.asdict(row) for row in rows],
-            "refused_versions": [dataclasses.asdict(refusal) for refusal in refusals_of(deployment)],
-        }
-        print(json.dumps(said))  # noqa: T201
-        return 0 if healthy else 1
     console = Console(width=None if sys.stdout.isatty() else 130)
-    if not watch:
-        console.print(_screen(deployment, rows))
-        return 0 if healthy else 1
-    with Live(_screen(deployment, rows), console=console, refresh_per_second=4) as screen:
+    if watch:
+        _watch(places, console)
+        return 0
+    view = _View.of(places)
+    if as_json:
+        print(json.dumps(view.plain()))  # noqa: T201
+    else:
+        console.print(view.screen())
+    if view.problem is not None:
+        raise view.problem
+    return 0 if view.healthy else 1
+
+
+def _watch(places: Places, console: Console) -> None:
+    with Live(_View.of(places).screen(), console=console, refresh_per_second=4) as screen, suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1.0)
+            screen.update(_View.of(places).screen())
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """What is seen at one moment."""
+
+    market: str
+    rows: list[Row]
+    refused: list[Refusal]
+    problem: TidemillError | None
+
+    @classmethod
+    def of(cls, places: Places) -> _View:
+        """Look at a home; where its configuration cannot be read, at what was deployed before.
+
+        Raises
+        ------
+        UsageError
+            When the configuration cannot be read and nothing was deployed either.
+        """
+        refused = refusals_of(places)
         try:
-            while True:
-                time.sleep(1.0)
-                screen.update(_screen(deployment, rows_of(deployment)))
-        except KeyboardInterrupt:
-            return 0
+            deployment = Deployment(places, read_project(places))
+        except TidemillError as error:
+            deployed = supervisor_of(places).names()
+            if not deployed:
+                raise
+            standing = [name for name in FOUNDATION if name in deployed]
+            return cls(f"market: unknown, {error}", rows_of(places, standing), refused, error)
+        return cls(market_of(deployment.project), rows_of(places, deployment.foundation), refused, None)
+
+    @property
+    def healthy(self) -> bool:
+        return self.problem is None and all(row.healthy for row in self.rows)
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "healthy": self.healthy,
+            "problem": str(self.problem or ""),
+            "market": self.market,
+            "services": [dataclasses.asdict(row) for row in self.rows],
+            "refused_versions": [dataclasses.asdict(refusal) for refusal in self.refused],
+        }
+
+    def screen(self) -> Group:
+        refused = refusal_lines(self.refused)
+        more = [f"refused: {len(refused) - SHOWN} more, see 'tidemill status --json'"] if len(refused) > SHOWN else []
+        lines = [Text(line, style="red") for line in (*refused[:SHOWN], *more)]
+        return Group(table_of(self.rows, self.market), *lines)
 
 
-def refusals_of(deployment: Deployment) -> list[Refusal]:
+def refusals_of(places: Places) -> list[Refusal]:
     """Return the versions that a service refused to load and that have not loaded since, newest first."""
     refused: list[Refusal] = []
-    with _control(deployment) as control:
+    with _control(places) as control:
         refused += Refusals(control).newest(REFUSALS) if control is not None else []
     return refused
 
@@ -191,68 +248,33 @@ def refusal_lines(refused: list[Refusal]) -> list[str]:
     ]
 
 
-def _screen(deployment: Deployment, rows: list[Row]) -> Group:
-    refused = refusal_lines(refusals_of(deployment))
-    more = [f"refused: {len(refused) - SHOWN} more, see 'tidemill status --json'"] if len(refused) > SHOWN else []
-    lines = [Text(line, style="red") for line in (*refused[:SHOWN], *more)]
-    return Group(table_of(rows, market_of(deployment)), *lines)
-
-
-def print_logs(service: str, lines: int, *, follow: bool) -> None:
-    """Print the newest lines of one service's log, or of all.
-
-    Raises
-    ------
-    UsageError
-        When there is no such service.
-    """
-    places = read_places()
-    deployment = Deployment(places, read_project(places))
-    supervisor = deployment.supervisor
-    names = [name for name in (*deployment.foundation, *SERVICES) if name in supervisor.names()]
-    if service and service not in names:
-        raise UsageError(f"no service '{service}' was deployed here; there are {', '.join(names) or 'none'}")
-    wanted = [service] if service else names
-    for name in wanted:
-        for line in supervisor.tail(name, lines):
-            print(f"{name:18} {line}" if len(wanted) > 1 else line)  # noqa: T201
-    if follow:
-        _follow({name: supervisor.log_path(name) for name in wanted})
-
-
-def _follow(paths: dict[str, object]) -> None:
-    import subprocess
-
-    subprocess.run(["tail", "-n", "0", "-F", *map(str, paths.values())], check=False)  # noqa: S603, S607
-
-
-def _beats(deployment: Deployment) -> dict[str, Beat]:
+def _beats(places: Places) -> dict[str, Beat]:
     """Return the newest heartbeat of each service; none where there is no control database yet."""
     newest: dict[str, Beat] = {}
-    with _control(deployment) as control:
+    with _control(places) as control:
         beats = Heartbeats(control).beats() if control is not None else []
         for beat in sorted(beats, key=lambda b: b.started_at):
             newest[beat.service] = beat
     return newest
 
 
-@contextlib.contextmanager
-def _control(deployment: Deployment) -> Iterator[Control | None]:
+@contextmanager
+def _control(places: Places) -> Iterator[Control | None]:
     """Open the control database where there is one; what cannot be asked is not shown."""
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         control = None
-        with contextlib.suppress(TidemillError):
-            if deployment.places.home.exists():
-                control = stack.enter_context(Control.open(deployment.places.control))
-        with contextlib.suppress(TidemillError):
+        with suppress(TidemillError):
+            if places.home.exists():
+                control = stack.enter_context(Control.open(places.control))
+        with suppress(TidemillError):
             yield control
 
 
-def market_of(deployment: Deployment) -> str:
+def market_of(project: Project) -> str:
     """Return what market it is, in a line."""
-    market = deployment.project.market
+    market = project.market
     if market.source == "auto":
         return "market: not settled before the first 'tidemill up'"
     speed = "live" if market.live else f"{market.speed:g}x" if market.speed else "full speed"
     made_up = "SIMULATED, " if market.simulated else ""
-    return f"market: {made_up}{market.source}, {speed}; {', '.join(deployment.project.instruments)}"
+    return f"market: {made_up}{market.source}, {speed}; {', '.join(project.instruments)}"

@@ -40,7 +40,8 @@ class Policy:
     ----------
     base_s, max_s : back-off before the n-th restart in a row, ``min(max_s, base_s * 2 ** (n - 1))`` seconds
     stable_s : after a life this long the next crash counts as the first
-    max_fails : more crashes in a row than this are a crash loop: given up until ``start`` or ``restart``
+    max_fails : more crashes in a row than this are a crash loop: given up until ``start`` or ``restart``; with 0 a
+        crash is left to whoever tends the service
     grace_s : from SIGTERM to SIGKILL
     zero_is_done : exit code 0 means finished; otherwise it is a crash like any other
     log_bytes, log_files : the log is rotated at this size, this many files are kept
@@ -151,7 +152,7 @@ class Supervisor:
         """End the service: SIGTERM to its group, SIGKILL after the grace.
 
         Afterwards neither shim nor child nor any process of the child's group is left. A service that had ended by
-        itself (``done``, ``failed``, ``crash_loop``) keeps that phase; an absent one stays absent.
+        itself (``done``, ``failed``, ``crashed``, ``crash_loop``) keeps that phase; an absent one stays absent.
         """
         home = self._home(name)
         before = home.spec()

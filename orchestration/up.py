@@ -53,7 +53,7 @@ def up(wait_s: float) -> None:
     if wait_s:
         served = _wait(deployment, wait_s)
         print(f"first prediction after {time.monotonic() - began:.0f} s: {_words(served[0])}")  # noqa: T201
-        print(market_of(deployment))  # noqa: T201
+        print(market_of(deployment.project))  # noqa: T201
         print(f"look: {where}\nthen: tidemill status --watch   tidemill logs   tidemill down")  # noqa: T201
 
 
@@ -98,7 +98,7 @@ def _wait(deployment: Deployment, wait_s: float) -> list[dict[str, Any]]:
         return _wait_quietly(deployment, until)
     with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
         while True:
-            rows = rows_of(deployment)
+            rows = rows_of(deployment.places, deployment.foundation)
             live.update(table_of(rows))
             if served := _served(deployment, until, rows):
                 return served
@@ -118,7 +118,7 @@ def _wait_quietly(deployment: Deployment, until: float) -> list[dict[str, Any]]:
     log = structlog.get_logger()
     seen: dict[str, str] = {}
     while True:
-        rows = rows_of(deployment)
+        rows = rows_of(deployment.places, deployment.foundation)
         for row in rows:
             if seen.get(row.name) != row.phase:
                 seen[row.name] = row.phase

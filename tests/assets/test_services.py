@@ -79,7 +79,7 @@ def test_a_service_that_ends_makes_the_run_red_with_its_last_words_and_spares_th
     result, instance, _ = deploy(crashing=["trainer"])
     assert not result.success
     failure = next(event for event in result.all_events if event.is_step_failure).event_specific_data
-    assert "trainer ended: crash_loop, exit code 1: the disk is full" in failure.user_failure_data.description
+    assert "trainer ended: crashed, exit code 1: the disk is full" in failure.user_failure_data.description
     assert "the disk is full" in failure.user_failure_data.metadata["trainer"].value
     assert materialized(instance, "services/trainer") == []
     assert len(materialized(instance, "services/predictor")) == 1

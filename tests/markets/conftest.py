@@ -8,6 +8,7 @@ import structlog
 from markets.simulated import Simulated
 from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.servers import serving
+from tests.markets.toy import Exchange, live, until
 from tests.markets.vault import Archive
 
 
@@ -42,3 +43,27 @@ def said():
     """What is logged."""
     with structlog.testing.capture_logs() as lines:
         yield lines
+
+
+@pytest.fixture
+def exchange():
+    exchange = Exchange()
+    yield exchange
+    exchange.stop()
+
+
+@pytest.fixture
+def opened(exchange):
+    """Open a feed that is closed at the end, and wait until it is subscribed."""
+    feeds = []
+
+    def open_(resume=None, **options):
+        feed = live(exchange, **options).open(resume or {}, 1.0)
+        feeds.append(feed)
+        if not exchange.refuses:
+            until(exchange.subscribed, "a subscription")
+        return feed
+
+    yield open_
+    for feed in feeds:
+        feed.close()

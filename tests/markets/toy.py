@@ -290,3 +290,10 @@ def polled(feed, n, most=100):
 
 def ids(trades, instrument=A):
     return [trade.trade_id for trade in trades if trade.instrument == instrument]
+
+
+def hears(feed, made):
+    """Nothing but these trades comes next, in this order of each instrument."""
+    got = polled(feed, len(made))
+    for name in (A, B):
+        assert [t for t in got if t.instrument == name] == [t for t in made if t.instrument == name]

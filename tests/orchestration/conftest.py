@@ -3,7 +3,9 @@
 import dagster as dg
 import pytest
 
+from orchestration.processes import group
 from tests.mills import mill_at
+from tests.orchestration.scenes import Scene
 from warehouse.control import Control
 
 
@@ -38,3 +40,13 @@ def tick(instance):
 
     evaluate.cursors = cursors
     return evaluate
+
+
+@pytest.fixture
+def scene(tmp_path):
+    with_processes = Scene(tmp_path)
+    yield with_processes
+    families = [child for home in with_processes.root.glob("*/child") if (child := home.read_text())]
+    with_processes.it.stop_all()
+    assert with_processes.living() == []
+    assert [who for family in families for who in group(family)] == []

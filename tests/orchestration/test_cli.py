@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,17 +87,44 @@ def test_a_wrong_configuration_names_file_and_key(line, word, tmp_path):
     assert word in done.stderr
 
 
-def test_down_stops_what_runs_whatever_the_configuration_has_become(tmp_path):
+@pytest.fixture
+def broken(tmp_path):
+    """The environment of a home where a broker runs and the configuration is no TOML at all."""
     home, config = tmp_path / "home", tmp_path / "tidemill.toml"
     config.write_text("no TOML at all")
     supervisor = Supervisor(home / "services")
-    supervisor.start("broker", [sys.executable, "-c", "import time; time.sleep(600)"])
-    try:
-        done = tidemill("down", TIDEMILL_CONFIG=str(config), TIDEMILL_HOME=str(home))
-        assert (done.returncode, done.stdout.strip()) == (0, "stopped: broker"), done.stderr
-        assert supervisor.status("broker").phase == "stopped"
-    finally:
-        supervisor.stop_all()
+    supervisor.start("broker", [sys.executable, "-c", "import time; print('well', flush=True); time.sleep(600)"])
+    yield {"TIDEMILL_CONFIG": str(config), "TIDEMILL_HOME": str(home)}
+    supervisor.stop_all()
+
+
+def test_down_stops_what_runs_whatever_the_configuration_has_become(broken):
+    done = tidemill("down", **broken)
+    assert (done.returncode, done.stdout.strip()) == (0, "stopped: broker"), done.stderr
+    assert Supervisor(Path(broken["TIDEMILL_HOME"]) / "services").status("broker").phase == "stopped"
+
+
+def test_status_shows_what_runs_whatever_the_configuration_has_become(broken):
+    done = tidemill("status", **broken)
+    assert done.returncode == 2
+    [mistake] = done.stderr.strip().splitlines()
+    assert broken["TIDEMILL_CONFIG"] in mistake
+    assert "broker running" in " ".join(done.stdout.split())
+    done = tidemill("status", "--json", **broken)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["healthy"]) == (2, False)
+    assert broken["TIDEMILL_CONFIG"] in found["problem"]
+    assert {row["name"]: row["phase"] for row in found["services"]}["broker"] == "running"
+
+
+def test_logs_are_read_whatever_the_configuration_has_become(broken):
+    supervisor = Supervisor(Path(broken["TIDEMILL_HOME"]) / "services")
+    deadline = time.monotonic() + 20
+    while not supervisor.tail("broker", 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    done = tidemill("logs", "broker", **broken)
+    assert (done.returncode, done.stdout.strip()) == (0, "well"), done.stderr
 
 
 def test_status_before_anything_runs_says_so_and_makes_nothing(tmp_path):

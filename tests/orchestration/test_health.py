@@ -82,7 +82,7 @@ def test_what_was_never_deployed_is_deployed(services, sensor, tick):
 def test_a_killed_service_is_redeployed_at_once_with_the_reason(services, sensor, tick):
     pid = services.look("trainer").pid
     os.kill(pid, signal.SIGKILL)
-    services.supervisor.wait("trainer", {"crash_loop"}, 10.0)
+    services.supervisor.wait("trainer", {"crashed"}, 10.0)
     [request] = requests(tick(sensor))
     assert request.asset_selection == [key_of("trainer")]
     assert request.tags[REASON].startswith(f"trainer: process {pid} ended (signal SIGKILL), seen at ")

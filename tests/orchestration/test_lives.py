@@ -52,7 +52,7 @@ def test_restarts_are_of_all_deployments():
     assert (figures["restarts"], figures["redeployments"]) == (4, 1)
 
 
-@pytest.mark.parametrize("phase", ["crash_loop", "stopped", "starting"])
+@pytest.mark.parametrize("phase", ["crashed", "crash_loop", "stopped", "starting"])
 def test_one_that_does_not_run_is_not_told(phase):
     life, running = Life(), look()
     told(life, NOW)

@@ -5,103 +5,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import textwrap
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from domain.errors import Unavailable, UsageError
-from orchestration.processes import group, wait_gone
+from orchestration.processes import group
 from orchestration.shim import alive, identity
 from orchestration.supervisor import Policy, Supervisor
-
-ROOT = Path(__file__).parents[2]
-QUICK = Policy(base_s=0.02, grace_s=10.0)
-PYTHON = [sys.executable, "-I", "-S", "-c"]
-
-# Appends its pid to the file of its first argument, then does what the second says.
-LIFE = """
-import os, signal, subprocess, sys, time
-def enter():
-    with open(sys.argv[1], "a") as births:
-        births.write(f"{os.getpid()} {time.monotonic_ns()}\\n")
-"""
-SLEEP = "enter(); time.sleep(600)"
-DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); enter(); time.sleep(600)"
-PARENT = "subprocess.Popen(['sleep', '600']); " + SLEEP
-DEAF_PARENT = (
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN); subprocess.Popen(['sleep', '600']); enter(); time.sleep(600)"
-)
-
-
-class Scene:
-    """One supervisor, and a record of every process that its services ever were."""
-
-    def __init__(self, root, policy=QUICK):
-        self.root, self.births = root / "services", root / "births"
-        self.it = Supervisor(self.root, policy)
-
-    def command(self, what=SLEEP, births=None):
-        return [*PYTHON, LIFE + what, str(births or self.births)]
-
-    def born(self):
-        lines = self.births.read_text().splitlines() if self.births.exists() else []
-        return [int(line.split()[0]) for line in lines]
-
-    def born_at(self):
-        return [int(line.split()[1]) for line in self.births.read_text().splitlines()]
-
-    def living(self):
-        return [pid for pid in self.born() if identity(pid)]
-
-    def run(self, name="trainer", what=SLEEP):
-        """Start and wait until the service has entered."""
-        before = len(self.born())
-        status = self.it.start(name, self.command(what))
-        until(lambda: len(self.born()) > before)
-        return status
-
-    def pause(self, pid):
-        os.kill(pid, signal.SIGSTOP)
-        until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
-
-    def home(self, name="trainer"):
-        return self.root / name
-
-
-@pytest.fixture
-def scene(tmp_path):
-    with_processes = Scene(tmp_path)
-    yield with_processes
-    families = [child for home in with_processes.root.glob("*/child") if (child := home.read_text())]
-    with_processes.it.stop_all()
-    assert with_processes.living() == []
-    assert [who for family in families for who in group(family)] == []
-
-
-def until(condition, timeout_s=15.0):
-    deadline = time.monotonic() + timeout_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-    return result
-
-
-def signals(pid, which):
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    mask = next(int(line.split()[1], 16) for line in lines if line.startswith(which))
-    # Signals 32 and 33 are the C library's own: no program can change them, and some parents leave them ignored.
-    return mask & sum(1 << (number - 1) for number in signal.valid_signals())
-
-
-def control(code, *arguments, **options):
-    """Run a controller in a process of its own."""
-    head = "import sys\nfrom pathlib import Path\nfrom orchestration.supervisor import Policy, Supervisor\n"
-    argv = [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, **options)
+from tests.orchestration.scenes import DEAF_PARENT, PYTHON, SLEEP, control, signals, until
 
 
 def test_what_was_never_started_is_absent(scene):
@@ -284,128 +197,6 @@ def test_a_caller_deaf_to_signals_does_not_make_its_service_deaf(scene):
     now = scene.it.status("trainer")
     assert signals(now.pid, "SigBlk") == signals(now.pid, "SigIgn") == signals(now.shim_pid, "SigBlk") == 0
     assert scene.it.stop("trainer").exit_code == -signal.SIGTERM
-
-
-def test_a_crash_loop_is_given_up_until_a_person_acts(scene):
-    scene.it = Supervisor(scene.root, Policy(base_s=0.1, max_fails=3))
-    crash = scene.command("enter(); sys.exit('boom')")
-    scene.it.start("trainer", crash)
-    given_up = scene.it.wait("trainer", {"crash_loop"}, 20)
-    assert (given_up.restarts, given_up.exit_code, given_up.detail) == (3, 1, "boom")
-    assert given_up.reason == "exit code 1"
-    assert (given_up.pid, given_up.shim_pid) == (None, None)
-    born = scene.born_at()
-    assert len(born) == 4
-    gaps = [(later - earlier) / 1e9 for earlier, later in pairwise(born)]
-    assert all(gap >= back_off for gap, back_off in zip(gaps, [0.1, 0.2, 0.4], strict=True)), gaps
-    assert scene.it.stop("trainer").phase == "crash_loop"
-    assert scene.it.restart("trainer", argv=scene.command()).phase == "running"
-    assert scene.it.status("trainer").restarts == 0
-
-
-def test_a_start_by_hand_clears_a_crash_loop(scene):
-    scene.it = Supervisor(scene.root, Policy(base_s=0.01, max_fails=0))
-    crash = scene.command("enter(); sys.exit(1)")
-    scene.it.start("trainer", crash)
-    scene.it.wait("trainer", {"crash_loop"}, 10)
-    assert scene.it.start("trainer", crash).generation == 2
-    assert scene.it.wait("trainer", {"crash_loop"}, 10).generation == 2
-    assert len(scene.born()) == 2
-
-
-def test_a_stable_life_makes_the_next_crash_the_first_again(scene):
-    scene.it = Supervisor(scene.root, Policy(base_s=0.01, max_fails=1, stable_s=0.0))
-    scene.it.start("trainer", scene.command("enter(); sys.exit(1)"))
-    until(lambda: len(scene.born()) >= 5)
-    assert scene.it.status("trainer").phase in {"backoff", "running", "restarting"}
-
-
-def test_a_service_in_back_off_can_be_stopped_and_restarted_at_once(scene):
-    scene.it = Supervisor(scene.root, Policy(base_s=500, max_s=500, max_fails=1))
-    scene.it.start("trainer", scene.command("enter(); sys.exit(1)"))
-    scene.it.wait("trainer", {"backoff"}, 10)
-    assert scene.it.restart("trainer", argv=scene.command()).phase == "running"
-    scene.it.restart("trainer", argv=["false"])
-    scene.it.wait("trainer", {"backoff"}, 10)
-    assert scene.it.stop("trainer").phase == "stopped"
-
-
-def test_exit_code_0_is_done_and_stays_done(scene):
-    scene.it.start("ingest", scene.command("enter(); print('the end')"))
-    done = scene.it.wait("ingest", {"done"}, 10)
-    assert (done.exit_code, done.restarts, done.detail, done.shim_pid) == (0, 0, "the end", None)
-    assert scene.it.stop("ingest").phase == "done"
-    assert len(scene.born()) == 1
-
-
-def test_exit_code_0_is_a_crash_where_the_policy_says_so(scene):
-    scene.it = Supervisor(scene.root, Policy(base_s=0.01, max_fails=1, zero_is_done=False))
-    scene.it.start("ingest", scene.command("enter()"))
-    assert scene.it.wait("ingest", {"crash_loop"}, 10).exit_code == 0
-
-
-def test_exit_code_2_is_a_persons_mistake_and_names_it(scene):
-    scene.it.start("trainer", scene.command("enter(); print('tidemill: no such source', file=sys.stderr); sys.exit(2)"))
-    failed = scene.it.wait("trainer", {"failed"}, 10)
-    assert (failed.exit_code, failed.restarts, failed.detail) == (2, 0, "tidemill: no such source")
-    assert len(scene.born()) == 1
-
-
-def test_a_command_that_cannot_be_executed_has_failed(scene):
-    failed = scene.it.start("trainer", ["/no/such/command"])
-    assert (failed.phase, failed.reason, failed.shim_pid) == ("failed", "cannot execute", None)
-    assert "/no/such/command" in failed.detail
-    assert scene.run().phase == "running"
-    failed = scene.it.restart("trainer", argv=["/no/such/command"])
-    assert (failed.phase, failed.generation) == ("failed", 3)
-    assert scene.living() == []
-
-
-def test_a_service_deaf_to_sigterm_is_killed_with_its_children_after_the_grace(scene):
-    first = scene.run(what=DEAF_PARENT)
-    family = group(identity(first.pid))
-    before = time.monotonic()
-    stopped = scene.it.stop("trainer", grace_s=0.2)
-    assert time.monotonic() - before >= 0.2
-    assert (stopped.phase, stopped.exit_code) == ("stopped", -signal.SIGKILL)
-    assert len(family) == 2
-    assert not any(alive(who) for who in family)
-
-
-def test_what_a_dead_service_leaves_in_its_group_is_killed(scene):
-    first = scene.run(what=PARENT)
-    family = group(identity(first.pid))
-    assert len(family) == 2
-    scene.it.kill("trainer", signal.SIGKILL)
-    assert all(wait_gone(who, 10) for who in family)
-    scene.it.wait("trainer", {"running"}, 10)
-
-
-@pytest.mark.parametrize("act", ["restart", "stop"])
-def test_a_paused_service_hears_sigterm(scene, act):
-    first = scene.run()
-    scene.pause(first.pid)
-    assert getattr(scene.it, act)("trainer").phase in {"running", "stopped"}
-    assert not identity(first.pid)
-    if act == "stop":
-        assert scene.it.status("trainer").exit_code == -signal.SIGTERM
-
-
-def test_a_paused_and_deaf_service_is_restarted_after_the_grace(scene):
-    scene.it = Supervisor(scene.root, Policy(grace_s=0.1))
-    first = scene.run(what=DEAF)
-    scene.pause(first.pid)
-    second = scene.it.restart("trainer", argv=scene.command())
-    assert (second.phase, second.generation) == ("running", 2)
-    assert not identity(first.pid)
-
-
-def test_a_paused_shim_is_woken(scene):
-    first = scene.run()
-    scene.pause(first.shim_pid)
-    assert scene.it.restart("trainer").generation == 2
-    scene.pause(first.shim_pid)
-    assert scene.it.stop("trainer").phase == "stopped"
 
 
 def test_a_service_gets_the_environment_of_its_specification_and_nothing_of_the_caller(scene, monkeypatch):

@@ -24,7 +24,7 @@ NOW = 1_000_000.0
 TODAY = {"config": "c1", "code": "k1"}
 BEAT = Beat("trainer", "host:7", 7, "running", 0, {}, 5, NOW, 0, True, NOW, NOW - 500)
 RUNNING = Look(Status("trainer", "running", 1, pid=7, started_at=int((NOW - 500) * 1e9)), TODAY, BEAT)
-DEAD = Look(Status("trainer", "crash_loop", 1, reason="signal SIGKILL", detail="a line", exit_code=-9), TODAY, BEAT)
+DEAD = Look(Status("trainer", "crashed", 1, reason="signal SIGKILL", detail="a line", exit_code=-9), TODAY, BEAT)
 
 
 def with_beat(**changes):
@@ -44,7 +44,7 @@ def test_a_service_on_its_way_is_left_alone(phase):
     assert look_over(with_phase(phase)) is None
 
 
-@pytest.mark.parametrize("phase", ["absent", "stopped", "failed", "crash_loop", "lost", "orphan", "done"])
+@pytest.mark.parametrize("phase", ["absent", "stopped", "failed", "crashed", "crash_loop", "lost", "orphan", "done"])
 def test_a_service_that_should_run_and_does_not_is_certainly_ill(phase):
     ailment = look_over(with_phase(phase))
     assert ailment.certain
@@ -58,7 +58,7 @@ def test_only_a_recording_may_come_to_an_end():
 
 def test_the_reason_names_process_and_signal_and_time():
     assert look_over(DEAD).words == "process 7 ended (signal SIGKILL), seen at 13:46:40 UTC"
-    error = with_phase("crash_loop", reason="exit code 1", detail="no space; really", exit_code=1)
+    error = with_phase("crashed", reason="exit code 1", detail="no space; really", exit_code=1)
     assert look_over(error).words == "process 7 ended (exit code 1, no space, really), seen at 13:46:40 UTC"
 
 
@@ -195,7 +195,7 @@ def test_giving_up_ends_when_the_service_is_seen_healthy():
     ],
 )
 def test_a_service_on_a_full_disk_is_tried_again_for_as_long_as_it_takes_but_with_pauses(words):
-    full = with_phase("crash_loop", reason="exit code 1", detail=words, exit_code=1)
+    full = with_phase("crashed", reason="exit code 1", detail=words, exit_code=1)
     memory, ailment = Memory(), ailment_of(full, TODAY, NOW, may_end=False, refused=False)
     tried = [second for second in range(0, 3_600, 5) if judge(memory, full, ailment, NOW + second)]
     assert memory.gave_up == ""
