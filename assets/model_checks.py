@@ -12,7 +12,7 @@ from assets.versions import version_key
 from domain.config import Project
 
 if TYPE_CHECKING:
-    from assets.scorecard import Card
+    from assets.card import Card
     from domain.fleet import Line
 
 WINDOW_H = 168

@@ -15,7 +15,7 @@ from assets.versions import line_name
 from domain.events import NANOS_PER_SECOND
 
 if TYPE_CHECKING:
-    from assets.scorecard import Card
+    from assets.card import Card
     from domain.confidence import Estimate
 
 PERFORMANCE = dg.AssetKey("prediction_performance")

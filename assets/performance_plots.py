@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from assets.scorecard import Bin, Card
+    from assets.card import Bin, Card
 
 UNITS = {"price_change": "price change, bp", "direction": "share that rose", "volatility": "volatility, log bp"}
 LOSSES = {"price_change": "squared error, bp²", "direction": "log loss", "volatility": "squared error"}

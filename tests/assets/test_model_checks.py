@@ -6,8 +6,8 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from assets.card import Card
 from assets.model_checks import beats_baseline, finite, finite_weights, skill_of, skillful, unfinite
-from assets.scorecard import Card
 from domain.baselines import BASELINES
 from orchestration.definitions import definitions
 from tests.mills import TinyServices, materialized, mill_at

@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from assets.card import BINS, RANGES
 from assets.partitions import history_of
-from assets.scorecard import BINS, RANGES, served_card, training_card
+from assets.scorecard import served_card, training_card
 from domain.events import NANOS_PER_DAY
 from domain.features import TARGETS
 from warehouse.keys import model_key
