@@ -30,7 +30,8 @@ from domain.health import Beat, ready
 from domain.services import STREAMS
 from orchestration.shim import identity
 from orchestration.supervisor import Supervisor
-from warehouse.control import Control, leases
+from warehouse.control import Control
+from warehouse.control_tables import leases
 from warehouse.heartbeats import Heartbeats
 
 ROOT = Path(__file__).parents[1]

@@ -53,7 +53,8 @@ from domain.health import Beat
 from orchestration.deployment import STREAMS, Deployment
 from orchestration.instance import prepare_instance
 from orchestration.settings import read_project
-from warehouse.control import Control, counters, versions
+from warehouse.control import Control
+from warehouse.control_tables import counters, versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.registry import Registry
 

@@ -44,7 +44,8 @@ from orchestration.settings import read_project
 from streaming import codec
 from streaming.kafka import Kafka
 from streaming.topics import create_topics
-from warehouse.control import Control, counters, versions
+from warehouse.control import Control
+from warehouse.control_tables import counters, versions
 from warehouse.keys import model_key
 from warehouse.leases import Lease, Leases
 from warehouse.registry import Registry, folder_of

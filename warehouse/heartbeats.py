@@ -7,7 +7,8 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from domain.health import Beat
-from warehouse.control import Control, heartbeats, upsert
+from warehouse.control import Control, upsert
+from warehouse.control_tables import heartbeats
 
 
 class Heartbeats:

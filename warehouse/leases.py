@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from domain.errors import LeaseLost, Unavailable
-from warehouse.control import Control, database_now, leases
+from warehouse.control import Control, database_now
+from warehouse.control_tables import leases
 
 LONGEST_S = 60.0
 """The longest a lease lasts without being renewed, seconds."""

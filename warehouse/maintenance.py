@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from warehouse.control import Control, database_now, pins, upsert
+from warehouse.control import Control, database_now, upsert
+from warehouse.control_tables import pins
 from warehouse.lake import Connection, Lake
 from warehouse.tables import SCHEMAS
 

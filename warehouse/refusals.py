@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from warehouse.control import Control, database_now, next_id, refusals, versions
+from warehouse.control import Control, database_now, next_id
+from warehouse.control_tables import refusals, versions
 
 
 @dataclass(frozen=True)

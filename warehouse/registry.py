@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from domain.errors import ArtifactRefused, BadState, Unavailable
 from domain.lines import instrument_of
-from warehouse.control import Control, database_now, next_id, refusals, versions
+from warehouse.control import Control, database_now, next_id
+from warehouse.control_tables import refusals, versions
 from warehouse.files import settle, stage
 from warehouse.leases import Lease, guard
 from warehouse.refusals import Refusals

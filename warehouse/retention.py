@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from domain.lines import instrument_of
 from domain.retention import HOUR_S, Age, expired
-from warehouse.control import Control, database_now, heartbeats, pins, refusals, versions
+from warehouse.control import Control, database_now
+from warehouse.control_tables import heartbeats, pins, refusals, versions
 from warehouse.leases import Lease, guard
 from warehouse.registry import folder_of
 from warehouse.roles import held_numbers

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from domain.errors import BadState, UsageError
 from domain.lines import MARK, instrument_of, line_of
-from warehouse.control import Control, database_now, next_id, roles, versions
+from warehouse.control import Control, database_now, next_id
+from warehouse.control_tables import roles, versions
 
 Change = dict[str, str | int | None]
 

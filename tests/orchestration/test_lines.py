@@ -9,7 +9,7 @@ from domain.health import Beat
 from orchestration import arrivals
 from orchestration.definitions import definitions
 from tests.mills import TOML, days, mill_at
-from warehouse.control import versions
+from warehouse.control_tables import versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.keys import model_key
 from warehouse.registry import Registry

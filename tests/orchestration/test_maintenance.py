@@ -17,7 +17,8 @@ from orchestration.definitions import definitions
 from orchestration.maintenance import DAY_S, maintenance
 from tests.instances import instance_at
 from tests.mills import mill_at
-from warehouse.control import Control, versions
+from warehouse.control import Control
+from warehouse.control_tables import versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.landing import Batch, land
 from warehouse.leases import Leases

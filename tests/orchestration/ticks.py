@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from warehouse.control import versions
+from warehouse.control_tables import versions
 from warehouse.leases import Leases
 from warehouse.registry import Registry
 from warehouse.versions import VersionInfo

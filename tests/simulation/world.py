@@ -31,7 +31,7 @@ from tests.simulation.lake import Pool
 from tests.simulation.market import Market
 from tests.simulation.process import PACE_S, Process, Seat
 from tests.simulation.trace import Trace
-from warehouse.control import leases
+from warehouse.control_tables import leases
 from warehouse.keys import model_key
 from warehouse.registry import Registry
 from warehouse.versions import Version, VersionInfo

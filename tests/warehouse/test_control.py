@@ -6,7 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from domain.errors import BadState, Unavailable, UsageError
-from warehouse.control import Control, metadata, schema_version
+from warehouse.control import Control
+from warehouse.control_tables import metadata, schema_version
 from warehouse.engines import to_json
 
 

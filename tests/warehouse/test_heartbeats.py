@@ -5,7 +5,8 @@ import sqlalchemy as sa
 
 from domain.errors import Unavailable
 from domain.health import Beat
-from warehouse.control import Control, metadata
+from warehouse.control import Control
+from warehouse.control_tables import metadata
 from warehouse.heartbeats import Heartbeats
 
 DATABASES = ("sqlite", "postgresql")

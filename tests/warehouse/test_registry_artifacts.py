@@ -9,7 +9,7 @@ from domain.checkpoint import Checkpoint
 from domain.errors import ArtifactRefused, BadState
 from domain.fleet import Line
 from tests.domain.samples import KEY, LINEAR, MINUTE, RLS, cut, tape_of, walk
-from warehouse.control import versions
+from warehouse.control_tables import versions
 from warehouse.leases import Leases
 from warehouse.registry import Registry
 from warehouse.versions import VersionInfo

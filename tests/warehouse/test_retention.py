@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from domain.errors import LeaseLost
 from domain.health import Beat
 from warehouse import retention
-from warehouse.control import database_now, pins, upsert, versions
+from warehouse.control import database_now, upsert
+from warehouse.control_tables import pins, versions
 from warehouse.heartbeats import Heartbeats
 from warehouse.leases import Leases
 from warehouse.retention import FALLBACKS, PRUNE_S, SWEEP_S, Retention, holder_of, lines, prune, sweep
