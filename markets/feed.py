@@ -22,7 +22,7 @@ class Health(TypedDict):
     connected : whether a connection is open
     silent_s : seconds since anything came over it, pings included; None without one
     reconnects : connections that took the place of one before
-    problem : why there is no connection; empty while there is one
+    problem : why there is no connection, or what the exchange says is wrong with it; empty while all is well
     bad_frames : frames that could not be read
     repaired, duplicates, absent : trades that REST told, trades dropped as known, ids that do not exist
     waiting : instruments that get nothing at present, and why

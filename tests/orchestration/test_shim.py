@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from orchestration import processes, shim
 from orchestration.processes import end_group, group, launch_shim, signal_exact, wait_gone
 from orchestration.shim import alive, identity, pid_of
 from orchestration.supervisor import Policy, Supervisor
+from tests.orchestration.scenes import until
 
 SLEEP = ["sleep", "600"]
 DEAF = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 600; done"]
@@ -28,14 +28,6 @@ def supervisor(tmp_path):
     it = Supervisor(tmp_path / "services", Policy(base_s=0.02, grace_s=0.3))
     yield it
     it.stop_all()
-
-
-def until(condition, timeout_s=15.0):
-    deadline = time.monotonic() + timeout_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-    return result
 
 
 @contextlib.contextmanager
