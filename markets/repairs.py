@@ -47,21 +47,25 @@ class Repairs:
     outbox : where trades go
     tape : what hears of repairs
 
-    Attributes
-    ----------
-    waiting : dict
-        Instruments of which REST does not tell what is missing, and why: they get nothing rather than skip anything.
     """
 
     def __init__(
         self, venue: Venue, orders: Mapping[str, Contiguous], outbox: Outbox, tempo: Tempo, tape: Tape | None
     ) -> None:
-        self.waiting: dict[str, str] = {}
+        self._missing: dict[str, str] = {}  # instruments of which REST does not tell what the stream left out, and why
+        self._halted: dict[str, tuple[int | None, str]] = {}  # those not traded since which trade, and why
         self._venue, self._orders, self._outbox, self._tempo, self._tape = venue, orders, outbox, tempo, tape
         self._alarms = {name: asyncio.Event() for name in orders}
         self._audits = dict.fromkeys(orders, 0.0)  # when, by the loop's clock: at the start, at once
         self._audit_s = max(tempo.audit_s, tempo.audit_each_s * len(orders))
         self._log = structlog.get_logger().bind(venue=venue.name)
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """Instruments that get nothing at present, and why: they would skip something, or are not traded."""
+        halted = list(self._halted.items())  # another thread asks
+        told = {name: why for name, (last, why) in halted if self._orders[name].newest == last}
+        return told | self._missing
 
     def gap(self, name: str) -> None:
         """Take note that the stream has left something out of an instrument."""
@@ -79,6 +83,7 @@ class Repairs:
         """Repair an instrument at the start and whenever there is reason to, until cancelled."""
         order, alarm = self._orders[name], self._alarms[name]
         loop = asyncio.get_running_loop()
+        last, since = order.newest, loop.time()
         while True:
             before = order.newest
             try:
@@ -90,6 +95,11 @@ class Repairs:
                     self._wait(name, f"it counts its trades anew, from {order.anew.trade_id}; begin with another home")
                 elif order.newest == before:
                     await self._repair(rest, name)
+                if order.newest != last:
+                    last, since = order.newest, loop.time()
+                elif loop.time() - since >= self._tempo.quiet_s:
+                    since = loop.time()
+                    await self._ask_whether_traded(rest, name)
             else:
                 alarm.clear()
                 if order.behind:
@@ -103,6 +113,15 @@ class Repairs:
         for name, alarm in self._alarms.items():
             self._audits[name] = min(due, self._audits[name])
             alarm.set()
+
+    async def _ask_whether_traded(self, rest: Rest, name: str) -> None:
+        former, newest = self._halted.pop(name, None), self._orders[name].newest
+        try:
+            await self._venue.check(rest, [name])
+        except (UsageError, Unavailable, BadRecord) as error:
+            self._halted[name] = newest, str(error)
+            if former is None or former[0] != newest:
+                self._log.warning("no trades", instrument=name, after=newest, reason=str(error))
 
     async def _repair(self, rest: Rest, name: str) -> None:
         """Hand out what REST knows, until the stream goes on from there or, while that is quiet, there is no more."""
@@ -119,7 +138,7 @@ class Repairs:
             if reason is not None or loop.time() - moved >= tempo.patience_s:
                 self._wait(name, reason or "it does not know yet what the stream has left out")
             await asyncio.sleep(backoff.next())
-        if self.waiting.pop(name, None) is not None:
+        if self._missing.pop(name, None) is not None:
             self._log.info("waiting no longer", instrument=name)
         trades, absent = order.repaired - known[0], order.absent - known[1]
         if trades:
@@ -168,10 +187,10 @@ class Repairs:
         return order.newest != int(page.trade_id[-1]) or (joining and not order.behind)
 
     def _unanswered(self, name: str) -> None:
-        if self._orders[name].behind and name not in self.waiting:
+        if self._orders[name].behind and name not in self._missing:
             self._wait(name, "it has not answered yet")
 
     def _wait(self, name: str, reason: str) -> None:
-        if name not in self.waiting:
+        if name not in self._missing:
             self._log.warning("waiting for REST", instrument=name, after=self._orders[name].newest, reason=reason)
-        self.waiting[name] = reason
+        self._missing[name] = reason

@@ -83,7 +83,7 @@ class Session:
             repaired=sum(order.repaired for order in orders),
             duplicates=sum(order.duplicates for order in orders),
             absent=sum(order.absent for order in orders),
-            waiting=dict(self.repairs.waiting),
+            waiting=self.repairs.waiting,
             newest={name: order.newest for name, order in self._orders.items()},
             backlog=len(self._outbox),
         )

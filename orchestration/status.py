@@ -122,7 +122,7 @@ def _trouble(beat: Beat) -> str:
     feed = beat.detail.get("feed") or {}
     silent = feed.get("silent_s") or 0.0
     quiet = f"nothing came from the exchange for {silent:.0f} s" if silent > SILENT_S else ""
-    waiting = [f"{name} waits for REST: {why}" for name, why in (feed.get("waiting") or {}).items()]
+    waiting = [f"{name} gets nothing: {why}" for name, why in (feed.get("waiting") or {}).items()]
     return "; ".join([why for why in (feed.get("problem"), quiet) if why] + waiting)
 
 

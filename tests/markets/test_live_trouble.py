@@ -146,6 +146,26 @@ def test_that_all_is_well_with_the_exchange_does_not_excuse_a_refused_subscripti
     assert feed.health["problem"] == "unknown symbol A-USD"
 
 
+def test_an_instrument_that_is_halted_while_the_feed_runs_is_told_until_it_is_traded_again(exchange, opened, said):
+    feed = opened(tempo=replace(QUICK, quiet_s=0.2))
+    hears(feed, exchange.trade(A, 1))
+    exchange.halted.append(A)
+    until(lambda: feed.health["waiting"] == {A: f"{A}: trading is halted"})
+    hears(feed, exchange.trade(B, 1))
+    asked = exchange.asked.count("/halted?")
+    until(lambda: exchange.asked.count("/halted?") > asked + 4)
+    assert [line["event"] for line in said].count("no trades") == 1
+    hears(feed, exchange.trade(A, 1))
+    assert feed.health["waiting"] == {}
+
+
+def test_of_an_instrument_that_is_merely_quiet_nothing_is_said(exchange, opened):
+    feed = opened(tempo=replace(QUICK, quiet_s=0.2))
+    hears(feed, exchange.trade(A, 1))
+    until(lambda: exchange.asked.count("/halted?") > 4)
+    assert feed.health["waiting"] == {}
+
+
 def test_connections_that_do_not_last_fill_no_log(exchange, said):
     tempo = replace(QUICK, backoff_s=0.02, backoff_most_s=0.02, settle_s=10.0, audit_s=10.0)
     source = Live(Toy(exchange.address), lambda: ToyRest(exchange.address), (A,), START, NANOS_PER_DAY, tempo=tempo)

@@ -68,6 +68,11 @@ class Toy:
         assert rest
         return 2**62
 
+    async def check(self, rest, instruments):
+        halted = json.loads(await rest.get("/halted", {}, 1))
+        if names := [name for name in instruments if name in halted]:
+            raise Unavailable(f"{names[0]}: trading is halted")
+
     async def candles(self, rest, instrument, interval, start, end):
         for first in range(start + interval, end + 1, 700 * interval):
             ts = np.arange(first, min(end + 1, first + 700 * interval), interval)
@@ -130,6 +135,7 @@ class Exchange:
     ----------
     statuses : what the next requests are answered with instead of 200
     refuses : HTTP status that answers whoever wants a WebSocket
+    halted : instruments that are not traded
     hidden : how many of the newest trades REST does not know yet
     page : trades a REST answer
     asked : targets of all requests so far
@@ -140,7 +146,7 @@ class Exchange:
         self.port = port
         self.made = {A: [], B: []}
         self.statuses, self.refuses, self.hidden, self.page = deque(), 0, 0, 50
-        self.asked, self.opened = [], 0
+        self.asked, self.opened, self.halted = [], 0, []
         self.beat_s = 0.02
         self._next = {A: 1_000, B: 5_000}
         self._clients = {}
@@ -252,6 +258,8 @@ class Exchange:
         self.asked.append(request.path)
         if self.statuses:
             return connection.respond(self.statuses.popleft(), "unknown symbol A-USD")
+        if where.path == "/halted":
+            return connection.respond(200, json.dumps(self.halted))
         query = {key: values[0] for key, values in parse_qs(where.query).items()}
         return connection.respond(200, json.dumps(self._rows(query) if where.path == "/trades" else [1]))
 
