@@ -86,7 +86,8 @@ def _row(status: Status, beat: Beat | None) -> Row:
     ours = beat if beat is not None and beat.pid == status.pid else None
     watched = status.name in SERVICES
     healthy = status.phase == "done" or (running and (not watched or ready(ours, now)))
-    note = "" if healthy else status.detail or status.reason or ""
+    killed = (status.exit_code or 0) < 0  # what it printed last is then not the reason
+    note = "" if healthy else (status.reason if killed else status.detail or status.reason)
     if running and watched and not healthy:
         note = "no heartbeat yet" if ours is None else ("not ready" if live(ours, now) else "stuck or silent")
     if running and ours is not None and (trouble := _trouble(ours)):

@@ -10,7 +10,7 @@ import pytest
 
 from domain.config import Places
 from markets.drawn import draw_candles
-from orchestration.supervisor import Supervisor
+from orchestration.supervisor import Policy, Supervisor
 from warehouse.control import Control
 from warehouse.leases import Leases
 from warehouse.registry import Registry
@@ -115,6 +115,20 @@ def test_status_shows_what_runs_whatever_the_configuration_has_become(broken):
     assert (done.returncode, found["healthy"]) == (2, False)
     assert broken["TIDEMILL_CONFIG"] in found["problem"]
     assert {row["name"]: row["phase"] for row in found["services"]}["broker"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("ending", "note"),
+    [("os.kill(os.getpid(), signal.SIGKILL)", "signal SIGKILL"), ("sys.exit('no space left')", "no space left")],
+)
+def test_status_says_how_a_service_ended_and_not_what_it_did_before(ending, note, tmp_path):
+    supervisor = Supervisor(tmp_path / "home" / "services", Policy(max_fails=0))
+    code = f"import os, signal, sys; print('all is well', flush=True); {ending}"
+    supervisor.start("trainer", [sys.executable, "-c", code])
+    supervisor.wait("trainer", {"crashed"}, 20.0)
+    found = json.loads(tidemill("status", "--json", TIDEMILL_HOME=str(tmp_path / "home")).stdout)
+    [trainer] = [row for row in found["services"] if row["name"] == "trainer"]
+    assert (trainer["phase"], trainer["note"]) == ("crashed", note)
 
 
 def test_logs_are_read_whatever_the_configuration_has_become(broken):
