@@ -46,7 +46,6 @@ class Repairs:
     orders : of each instrument, what was handed out
     outbox : where trades go
     tape : what hears of repairs
-
     """
 
     def __init__(
@@ -115,13 +114,15 @@ class Repairs:
             alarm.set()
 
     async def _ask_whether_traded(self, rest: Rest, name: str) -> None:
-        former, newest = self._halted.pop(name, None), self._orders[name].newest
+        newest = self._orders[name].newest
         try:
             await self._venue.check(rest, [name])
         except (UsageError, Unavailable, BadRecord) as error:
-            self._halted[name] = newest, str(error)
-            if former is None or former[0] != newest:
+            if self._halted.get(name) != (newest, str(error)):
                 self._log.warning("no trades", instrument=name, after=newest, reason=str(error))
+            self._halted[name] = newest, str(error)
+        else:
+            self._halted.pop(name, None)
 
     async def _repair(self, rest: Rest, name: str) -> None:
         """Hand out what REST knows, until the stream goes on from there or, while that is quiet, there is no more."""

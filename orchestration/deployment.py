@@ -48,10 +48,11 @@ class Deployment:
     @property
     def foundation(self) -> tuple[str, ...]:
         """What the services stand on, in the order of starting; the shim restarts it, whoever else is up."""
-        elsewhere = {"broker"} if self.places.kafka_bootstrap_servers else set[str]()
-        if self.project.market.source != "box":
-            elsewhere.add("exchange")
-        return tuple(name for name in FOUNDATION if name not in elsewhere)
+        ours = {
+            "broker": not self.places.kafka_bootstrap_servers,
+            "exchange": self.project.market.source == "box",
+        }
+        return tuple(name for name in FOUNDATION if ours.get(name, True))
 
     @property
     def supervisor(self) -> Supervisor:
