@@ -62,7 +62,7 @@ class LocalDeployer:
             pid=status.pid,
             generation=status.generation,
             restarts=status.restarts,
-            why=": ".join(filter(None, (status.reason, status.detail))),
+            why=": ".join(filter(None, (status.reason, status.last_words))),
             command=shlex.join(spec["argv"]) if spec else "",
             config=meta.get("config", ""),
             code=meta.get("code", ""),

@@ -60,6 +60,11 @@ class Status:
     detail: str = ""
     exit_code: int | None = None
 
+    @property
+    def last_words(self) -> str:
+        """Its last line where it ended with an error, or why it cannot be executed; nothing where a signal ended it."""
+        return self.detail if self.exit_code is None or self.exit_code > 0 else ""
+
 
 class Home:
     """One service's directory; every look reads the files anew.

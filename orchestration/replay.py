@@ -167,7 +167,7 @@ class Replay:
         looping = status.phase == "backoff" and status.restarts >= self.give_up
         if looping or status.phase in {"failed", "crashed", "crash_loop", "lost"}:
             tail = " | ".join(self._deployment.supervisor.tail(name, 3))
-            raise BadState(f"{name} {status.phase}: {status.detail or status.reason}; its log ends: {tail}")
+            raise BadState(f"{name} {status.phase}: {status.last_words or status.reason}; its log ends: {tail}")
 
     def _look(self, bar: Progress, drained: set[str]) -> None:
         for name in ("broker", *STREAMS):

@@ -227,6 +227,7 @@ class Shim:
                 start_new_session=True,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self.state["exit_code"] = None  # of a life before this one
             self.enter("failed", reason="cannot execute", detail=str(error))
             return
         if not LINUX:

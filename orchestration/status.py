@@ -34,7 +34,6 @@ SILENT_S = 25.0
 REFUSALS, SHOWN = 100, 5
 """Refused versions in the JSON, and below the table."""
 
-
 SKILL = "skill: how much smaller the recent loss on volatility is than a calibrated average's, for each instrument"
 
 
@@ -47,7 +46,7 @@ class Row:
     phase : of its process, as the supervisor sees it
     healthy : runs, and its heartbeat (where it has one) says that it is alive and ready
     skill : of each instrument's model, see ``SKILL``
-    note : why it is not healthy
+    note : what is wrong
     event_time : how far the market has come for it, UTC
     feed : of ingest: how its connection to the exchange is, see ``markets.feed.Health``
     """
@@ -86,8 +85,7 @@ def _row(status: Status, beat: Beat | None) -> Row:
     ours = beat if beat is not None and beat.pid == status.pid else None
     watched = status.name in SERVICES
     healthy = status.phase == "done" or (running and (not watched or ready(ours, now)))
-    killed = (status.exit_code or 0) < 0  # what it printed last is then not the reason
-    note = "" if healthy else (status.reason if killed else status.detail or status.reason)
+    note = "" if healthy else status.last_words or status.reason
     if running and watched and not healthy:
         note = "no heartbeat yet" if ours is None else ("not ready" if live(ours, now) else "stuck or silent")
     if running and ours is not None and (trouble := _trouble(ours)):

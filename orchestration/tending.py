@@ -263,6 +263,5 @@ def _end_of(look: Look, now: float) -> str:
         return "is stopped, and should run"
     who = f"process {look.beat.pid}" if look.beat is not None else "process"
     how = status.reason or status.phase
-    # After a signal the last line printed is not the reason; after an error it is.
-    why = f", {status.detail}" if status.detail and (status.exit_code or 0) > 0 else ""
+    why = f", {status.last_words}" if status.last_words else ""
     return f"{who} ended ({how}{why}), seen at {datetime.fromtimestamp(now, UTC):%H:%M:%S} UTC".replace("; ", ", ")

@@ -141,8 +141,8 @@ def test_that_all_is_well_with_the_exchange_does_not_excuse_a_refused_subscripti
     hears(feed, exchange.trade(A, 1))
     exchange.say('{"refused": "unknown symbol A-USD"}')
     until(lambda: feed.health["problem"] == "unknown symbol A-USD")
-    exchange.say('{"notice": ""}', '{"trades": [["C-USD", 1, 1, 1.0, 1.0, 1]]}')
-    hears(feed, exchange.trade(B, 1))
+    exchange.say('{"notice": ""}', '{"deals": []}')
+    until(lambda: feed.health["bad_frames"] == 1, "the frame after the notice")
     assert feed.health["problem"] == "unknown symbol A-USD"
 
 
@@ -155,6 +155,7 @@ def test_an_instrument_that_is_halted_while_the_feed_runs_is_told_until_it_is_tr
     asked = exchange.asked.count("/halted?")
     until(lambda: exchange.asked.count("/halted?") > asked + 4)
     assert [line["event"] for line in said].count("no trades") == 1
+    exchange.halted.clear()
     hears(feed, exchange.trade(A, 1))
     assert feed.health["waiting"] == {}
 

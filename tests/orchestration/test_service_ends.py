@@ -88,6 +88,16 @@ def test_a_command_that_cannot_be_executed_has_failed(scene):
     assert scene.living() == []
 
 
+def test_a_killed_service_whose_command_is_gone_has_failed_and_says_so(scene, tmp_path):
+    command = tmp_path / "command"
+    command.write_text('#!/bin/sh\necho well\nrm "$0"\nkill -9 $$\n')
+    command.chmod(0o700)
+    scene.it.start("trainer", [str(command)])
+    failed = scene.it.wait("trainer", {"failed"}, 20)
+    assert (failed.reason, failed.exit_code) == ("cannot execute", None)
+    assert str(command) in failed.last_words
+
+
 def test_a_service_deaf_to_sigterm_is_killed_with_its_children_after_the_grace(scene):
     first = scene.run(what=DEAF_PARENT)
     family = group(identity(first.pid))

@@ -60,6 +60,8 @@ def test_the_reason_names_process_and_signal_and_time():
     assert look_over(DEAD).words == "process 7 ended (signal SIGKILL), seen at 13:46:40 UTC"
     error = with_phase("crashed", reason="exit code 1", detail="no space; really", exit_code=1)
     assert look_over(error).words == "process 7 ended (exit code 1, no space, really), seen at 13:46:40 UTC"
+    gone = with_phase("failed", reason="cannot execute", detail="No such file: python", exit_code=None)
+    assert look_over(gone).words == "process 7 ended (cannot execute, No such file: python), seen at 13:46:40 UTC"
 
 
 def test_a_running_service_is_judged_by_its_beat():
