@@ -37,7 +37,7 @@ class Mill:
 
     @contextmanager
     def lake(self) -> Iterator[Lake]:
-        """Open the lake for a while, creating it when there is none."""
+        """Open the lake for a while, creating it when there never was one."""
         from warehouse.lake import Lake
 
         with Lake.open(self.places) as lake:
@@ -45,10 +45,10 @@ class Mill:
 
     @contextmanager
     def control(self) -> Iterator[Control]:
-        """Open the control database for a while, creating it when there is none."""
+        """Open the control database for a while, creating it when there never was one."""
         from warehouse.control import Control
 
-        with Control.open(self.places.control) as control:
+        with Control.of(self.places) as control:
             yield control
 
     def source(self) -> Source:

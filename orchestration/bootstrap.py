@@ -10,7 +10,9 @@ from domain.config import Places, Project
 from domain.errors import UsageError
 from domain.topics import BARS, TRADES
 from streaming.app import Context, Stage, run
+from warehouse.beginning import begin
 from warehouse.control import Control
+from warehouse.stores import demand
 
 
 def context_of(places: Places, project: Project) -> Context:
@@ -45,6 +47,8 @@ def stage_of(name: str, context: Context) -> Stage:
 
 def run_service(name: str, places: Places, project: Project) -> None:
     """Run one service in this process until it ends or is asked to stop."""
+    begin(places)
+    demand(places, "control", "lake", "key", "models")
     context = context_of(places, project)
     context.control.prepare()
     if name in _STANDING:

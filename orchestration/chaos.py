@@ -146,7 +146,7 @@ class Disturbance:
         elif moment.fault == "duplicate":
             self.notes.append(f"duplicate {victim}: the copy ended: {faults.duplicate(deployment, victim, beats)}")
         else:
-            with Control.open(deployment.places.control) as control:
+            with Control.of(deployment.places) as control:
                 self.notes += faults.tear(deployment, control, self._rng)
         self._grew = time.monotonic()
 

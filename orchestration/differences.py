@@ -66,7 +66,7 @@ class Verdict:
 def compare(undisturbed: Places, disturbed: Places, project: Project) -> Verdict:
     """Return how what rests in two homes differs."""
     verdict = Verdict()
-    with Control.open(undisturbed.control) as before, Control.open(disturbed.control) as after:
+    with Control.of(undisturbed) as before, Control.of(disturbed) as after:
         with Lake.open(undisturbed, read_only=True) as first, Lake.open(disturbed, read_only=True) as second:
             for table in SCHEMAS:
                 _compare_rows(verdict, table, _rows(first, table), _rows(second, table))

@@ -117,7 +117,7 @@ def _control(places: Places) -> str:
 
     if not places.control_url and not (places.home / "control.sqlite").exists():
         return "none yet; 'tidemill up' makes one"
-    Control.open(places.control).close()
+    Control.of(places).close()
     return "answers"
 
 

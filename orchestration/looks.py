@@ -31,7 +31,7 @@ def control_of(places: Places) -> Iterator[Control | None]:
     if not places.control_url and not (places.home / "control.sqlite").exists():
         yield None
         return
-    with Control.open(places.control, Pace.BRISK) as control:
+    with Control.of(places, Pace.BRISK) as control:
         yield control
 
 

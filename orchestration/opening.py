@@ -91,7 +91,7 @@ def wrong_clock(exchange: str, now: int, wall: Callable[[], int] = time.time_ns)
 
 def _too_late(places: Places, project: Project, opening: Opening) -> bool:
     """Return whether a home never got its first model and its exchange no longer tells what that would learn from."""
-    if opening.source != "kraken" or any(places.models.glob("*")):
+    if opening.source != "kraken" or any(places.models.rglob("*.safetensors")):
         return False
     return time.time_ns() - nanos_at(opening.opens) > (KRAKEN_TELLS - KRAKEN_KEEPS) * project.interval
 

@@ -21,6 +21,7 @@ from orchestration.planned import Planned
 from orchestration.progress import Progress
 from orchestration.report import Report, collect
 from orchestration.supervisor import Policy
+from warehouse.beginning import begin
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.keys import model_key
@@ -64,8 +65,9 @@ class Replay:
         self._seconds: dict[str, float] = {}
         self._deployment = Deployment(p.places, p.project, tended=False, policy=self.policy)
         began = time.monotonic()
+        begin(p.places)
         with (
-            Control.open(p.places.control) as control,
+            Control.of(p.places) as control,
             Progress(f"replay of {len(p.project.instruments)} lines") as bar,
         ):
             self._beats = Heartbeats(control)

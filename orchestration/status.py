@@ -264,7 +264,7 @@ def _control(places: Places) -> Iterator[Control | None]:
         control = None
         with suppress(TidemillError):
             if places.home.exists():
-                control = stack.enter_context(Control.open(places.control))
+                control = stack.enter_context(Control.of(places))
         with suppress(TidemillError):
             yield control
 

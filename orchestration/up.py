@@ -21,6 +21,9 @@ from orchestration.deployment import DAGSTER, Deployment, supervisor_of
 from orchestration.opening import settled_project
 from orchestration.settings import read_places, read_project
 from orchestration.status import Row, market_of, rows_of, table_of
+from warehouse.beginning import begin
+from warehouse.identity import STORES
+from warehouse.stores import demand
 
 POLL_S = 0.5
 
@@ -44,7 +47,10 @@ def up(wait_s: float) -> None:
     deployment = Deployment(places, settled_project(places))
     places.home.mkdir(parents=True, exist_ok=True)
     _refuse_taken_ports(places, deployment)
+    begin(places)
+    demand(places, *STORES)
     prepare_instance(places.home, places.dagster_url)
+    begin(places)  # Dagster's storage, where it is new
     began = time.monotonic()
     for name in deployment.foundation:
         deployment.start(name)

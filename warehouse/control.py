@@ -16,10 +16,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from domain.config import Places
 from domain.errors import BadState, Unavailable
 from domain.fields import with_driver
 from warehouse.control_tables import SCHEMA_VERSION, counters, dead_letters, metadata, schema_version
 from warehouse.engines import Pace, engine_of, one_line
+from warehouse.stores import demand
 
 T = TypeVar("T")
 
@@ -75,6 +77,18 @@ class Control:
             control.close()
             raise
         return control
+
+    @classmethod
+    def of(cls, places: Places, pace: Pace = Pace.DURABLE) -> Control:
+        """Open a home's database; see :meth:`open`. One that the home had is never made again.
+
+        Raises
+        ------
+        BadState
+            Also when it is missing, empty or of another home.
+        """
+        demand(places, "control")
+        return cls.open(places.control, pace)
 
     def prepare(self) -> None:
         """Create the tables when they are not there yet; any number of processes may do so at once."""

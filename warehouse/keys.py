@@ -1,35 +1,80 @@
-"""The key that signs model versions: from the environment, or made once below home for this user alone."""
+"""The key that signs model versions: from the environment, or made once below home for this user alone.
+
+A home's record knows the key by its fingerprint, never the key itself.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
 import stat
 from pathlib import Path
 
 from domain.config import Places
-from domain.errors import UsageError
+from domain.errors import BadState, UsageError
 from warehouse.files import stage, sync_directory
+from warehouse.identity import founding, identity_of
 
 LENGTH = 32
 """Characters at least: 64 hexadecimal ones are made here, 256 bits."""
 
 
 def model_key(places: Places) -> bytes:
-    """Return the key, making one when there is none; processes that race to be first all return the same.
+    """Return the key, making one when the home never had one; processes that race to be first all return the same.
 
     Raises
     ------
     UsageError
         When the key is too short, or its file can be read by others or not by us.
+    BadState
+        When it is not the key that the home had before.
+    """
+    identity = identity_of(places.home)
+    founded = identity.mark("key") if identity is not None else None
+    path = key_path(places)
+    if not places.model_key and not path.exists():
+        if founded is not None:
+            raise BadState(f"the model key {path} is missing; 'tidemill doctor' says what it held and what to do")
+        _make(path)
+    key = configured_key(places)
+    if founded is None:
+        with founding(places.home, "key", fingerprint(key)) as founded:
+            pass
+    if founded is not None and founded.store != fingerprint(key):
+        raise BadState(
+            f"{_origin(places)} is not the key that signed this home's versions; 'tidemill doctor' says what to do"
+        )
+    return key
+
+
+def configured_key(places: Places) -> bytes:
+    """Return the key that is configured or lies below home, whichever key it is.
+
+    Raises
+    ------
+    UsageError
+        As :func:`model_key`; also when there is none.
     """
     if places.model_key:
         return _long_enough(places.model_key, "TIDEMILL_MODEL_KEY")
-    path = places.home.absolute() / "model.key"
-    if not path.exists():
-        _make(path)
-    return _read(path)
+    return _read(key_path(places))
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what tells a key from others and says nothing of it: 32 hexadecimal digits."""
+    return hmac.new(key, b"tidemill model key", hashlib.sha256).hexdigest()[:32]
+
+
+def key_path(places: Places) -> Path:
+    """Return the file of the key, where none is configured."""
+    return places.home.absolute() / "model.key"
+
+
+def _origin(places: Places) -> str:
+    return "TIDEMILL_MODEL_KEY" if places.model_key else str(key_path(places))
 
 
 def _make(path: Path) -> None:

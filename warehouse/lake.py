@@ -17,6 +17,9 @@ from domain.errors import Unavailable, UsageError
 from warehouse import schema
 from warehouse.connection import Mode, connect, patiently
 from warehouse.files import exclusive
+from warehouse.identity import Mark, founding
+from warehouse.marks import mark_database, mark_directory
+from warehouse.stores import catalog_of, data_of, demand
 
 T = TypeVar("T")
 Connection = duckdb.DuckDBPyConnection
@@ -39,7 +42,7 @@ class Lake:
 
     @classmethod
     def open(cls, places: Places, *, read_only: bool = False) -> Lake:
-        """Open the lake below ``places.home``, creating it when it is not there yet.
+        """Open the lake below ``places.home``, creating it when the home never had one.
 
         Parameters
         ----------
@@ -50,7 +53,7 @@ class Lake:
         Unavailable
             When it must exist or be migrated first, or cannot be reached.
         BadState
-            When its tables are not those of this release.
+            When its tables are not those of this release, or the lake that the home had is lost.
         UsageError
             When another catalog than SQLite below home is configured.
         """
@@ -59,10 +62,12 @@ class Lake:
                 "TIDEMILL_LAKE_CATALOG: only the SQLite catalog below TIDEMILL_HOME is supported; unset it"
             )
         root = places.lake
-        if not _catalog(root).exists():
+        demand(places, "lake")
+        if not catalog_of(root).exists():
             if read_only:
                 raise Unavailable(f"there is no lake in {root} yet; start the lander or materialize an asset first")
-            _found(root)
+            with founding(places.home, "lake") as mark:
+                _found(root, mark)
         lake = cls(root, read_only=read_only)
         try:
             lake._migrated()
@@ -74,7 +79,7 @@ class Lake:
     @property
     def data(self) -> Path:
         """Directory of the data files, one folder a table below ``main``."""
-        return _data(self.root)
+        return data_of(self.root)
 
     def write(self, work: Callable[[Connection], T], *, message: str = "") -> T:
         """Return what ``work`` returns, having committed all it wrote or, when it raises, nothing.
@@ -132,7 +137,7 @@ class Lake:
 
     def _connected(self) -> Connection:
         mode: Mode = "read" if self.read_only else "write"
-        return patiently(lambda: connect(_catalog(self.root), _data(self.root), mode), self.root, WAIT_S)
+        return patiently(lambda: connect(catalog_of(self.root), data_of(self.root), mode), self.root, WAIT_S)
 
     def _reconnect(self) -> None:
         self._connection.close()
@@ -162,28 +167,24 @@ class Lake:
         return result
 
 
-def _catalog(root: Path) -> Path:
-    return root / "catalog.sqlite"
-
-
-def _data(root: Path) -> Path:
-    return root / "data"
-
-
-def _found(root: Path) -> None:
+def _found(root: Path, mark: Mark | None) -> None:
     """Create the lake under another name and rename it: nobody ever attaches to a half-made catalog."""
-    _data(root).mkdir(parents=True, exist_ok=True)
+    data_of(root).mkdir(parents=True, exist_ok=True)
+    if mark is not None:
+        mark_directory(data_of(root), mark)
     with exclusive(root / "writer.lock", WAIT_S):
-        if _catalog(root).exists():
+        if catalog_of(root).exists():
             return
         for leftover in root.glob("founding.sqlite*"):
             leftover.unlink()
         new = root / "founding.sqlite"
-        connection = patiently(lambda: connect(new, _data(root), "create"), root, WAIT_S)
+        connection = patiently(lambda: connect(new, data_of(root), "create"), root, WAIT_S)
         try:
             connection.execute("BEGIN")
             schema.migrate(connection)
             connection.execute("COMMIT")
         finally:
             connection.close()  # the last connection: SQLite folds its log into the file
-        new.rename(_catalog(root))
+        if mark is not None:
+            mark_database(f"sqlite:///{new}", "lake", mark)
+        new.rename(catalog_of(root))
