@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from domain.config import Places
 from domain.health import Beat, ready
 from domain.services import STREAMS
-from orchestration.shim import identity
+from orchestration.processes import identity
 from orchestration.supervisor import Supervisor
 from warehouse.control import Control
 from warehouse.control_tables import leases

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from domain.config import Places, Project
 from domain.errors import UsageError
 from domain.topics import BARS, TRADES
+from orchestration.pulse import pulse
 from streaming.app import Context, Stage, run
 from warehouse.beginning import begin
 from warehouse.control import Control
@@ -129,9 +130,10 @@ def _broker(context: Context) -> None:
     places = context.places
     if places.kafka_bootstrap_servers:
         raise UsageError("TIDEMILL_KAFKA_BOOTSTRAP_SERVERS names a broker; unset it to run the dev broker")
-    beats, started = Heartbeats(context.control), time.time()
+    beats, started, show_pulse = Heartbeats(context.control), time.time(), pulse()
 
     def tick(figures: dict[str, object]) -> None:
+        show_pulse()
         now = time.time()
         beats.beat(
             Beat(

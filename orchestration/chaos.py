@@ -38,8 +38,9 @@ STALL_S = 300.0
 PUBLISH = 40
 """Examples between two versions: a killed trainer has versions to come back to, and some steps to make again."""
 
-KEPT = Policy(base_s=0.05, max_s=1.0, stable_s=1.0, max_fails=1_000_000, grace_s=60.0)
-"""A service that is killed hundreds of times is no crash loop; what never recovers is found by ``STALL_S``."""
+KEPT = Policy(base_s=0.05, max_s=1.0, stable_s=1.0, max_fails=1_000_000, grace_s=60.0, frozen_s=0.0)
+"""A service that is killed hundreds of times is no crash loop, and one that is paused is to go on; what never
+recovers is found by ``STALL_S``."""
 
 
 @dataclass

@@ -20,6 +20,9 @@ DAGSTER = ("dagster-daemon", "dagster-webserver")
 FOUNDATION = ("broker", "exchange", *DAGSTER)
 """What services can stand on, in the order of starting."""
 
+PULSES = {"broker": 30.0, "exchange": 60.0}
+"""Seconds without a pulse after which a part of the foundation hangs: many times what it is late on a busy machine."""
+
 SUPERVISED = "TIDEMILL_SUPERVISED"
 """Set for processes that a supervisor started."""
 
@@ -60,8 +63,12 @@ class Deployment:
         return supervisor_of(self.places, self.policy)
 
     def _supervisor_of(self, name: str) -> Supervisor:
-        waits = self.tended and name in SERVICES
-        return Supervisor(self.supervisor.root, replace(self.policy, max_fails=0) if waits else self.policy)
+        policy = self.policy
+        if self.tended and name in SERVICES:
+            policy = replace(policy, max_fails=0)
+        elif self.tended:
+            policy = replace(policy, keep=True, pulse_s=PULSES.get(name, 0.0))
+        return Supervisor(self.supervisor.root, policy)
 
     def start(self, name: str) -> Status:
         """Start a service unless it runs with this very specification."""
@@ -120,7 +127,7 @@ class Deployment:
         if os.environ.get(SUPERVISED) or self.supervisor.spec(name) is None:
             return
         status = self.supervisor.status(name)
-        if status.phase in {"running", "backoff", "starting", "restarting"}:
+        if status.phase in {"running", "frozen", "backoff", "starting", "restarting"}:
             raise UsageError(f"{name} already runs here (pid {status.pid}); 'tidemill down' stops it")
 
     def argv(self, name: str) -> list[str]:

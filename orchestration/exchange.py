@@ -17,6 +17,7 @@ from markets.box.server import Box, opening_of
 from markets.catalog import simulated_of
 from markets.simulated import Simulated
 from markets.source import Source
+from orchestration.pulse import pulse
 from orchestration.settings import read_places, read_project
 
 SIMULATED = "simulated"
@@ -75,7 +76,7 @@ def serve_project(places: Places, project: Project) -> None:
     while now is not None:
         market = now.market
         clock = MarketClock(market.opens_ns, market.speed, places.home / "exchange.clock")
-        now = _until_changed(Box(simulated_of(now), clock, places.exchange_port), places, now)
+        now = _until_changed(Box(simulated_of(now), clock, places.exchange_port, on_tick=pulse()), places, now)
 
 
 def _until_changed(box: Box, places: Places, project: Project) -> Project | None:

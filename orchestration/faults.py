@@ -20,8 +20,8 @@ from typing import Literal
 
 from domain.errors import BadState, UsageError
 from orchestration.deployment import SUPERVISED, Deployment
-from orchestration.processes import wait_gone
-from orchestration.shim import EXIT_USAGE, identity
+from orchestration.processes import identity, wait_gone
+from orchestration.shim import EXIT_USAGE
 from orchestration.supervisor import NOTHING
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats

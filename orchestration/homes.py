@@ -1,6 +1,7 @@
 """A service's home directory as controllers see it: what was asked for, how it goes, and whose turn it is to act.
 
-The files are described in ``orchestration.shim``, which writes half of them.
+The files are described in ``orchestration.shim``, which writes half of them. A damaged one is no reason to stop: what
+it says is taken from the others, or from the processes that hold the home's lock.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Literal, cast
 
 from domain.errors import Unavailable
-from orchestration.shim import FINAL, Spec, State, alive, pid_of, write_json
+from orchestration.processes import alive, frozen, holders, is_identity, pid_of
+from orchestration.records import FINAL, Damaged, Spec, State, read_spec, read_state, write_json
 
 Phase = Literal[
     "absent",  # never started
     "starting",  # a shim is on its way, its child is not there yet
     "restarting",  # a newer generation is on its way, or the child's death is just being noticed
     "running",  # shim and child both are the recorded processes
+    "frozen",  # they are, but the child is stopped, as by SIGSTOP; its shim ends it soon
     "backoff",  # waiting to start again after a crash
     "crashed",  # ended by itself, and to restart it is another's business (``Policy.max_fails`` is 0)
     "crash_loop",  # given up after too many crashes in a row
@@ -32,6 +34,7 @@ Phase = Literal[
     "stopped",  # ended on request
     "lost",  # the shim was killed, and the child with it
     "orphan",  # the shim was killed and the child lives on
+    "damaged",  # a record cannot be read; ``reason`` says which
 ]
 _POLL_S = 0.005
 
@@ -79,24 +82,51 @@ class Home:
         self.name = path.name
 
     def spec(self) -> Spec | None:
-        """Return what was last asked for, or None when nothing ever was."""
-        return cast("Spec | None", self._read("spec.json"))
+        """Return what was last asked for; None when nothing ever was, or the record is damaged."""
+        try:
+            return read_spec(self.path)
+        except Damaged:
+            return None
 
     def state(self) -> State | None:
-        """Return what the shim last recorded, or None before the first shim."""
-        return cast("State | None", self._read("state.json"))
+        """Return what the shim last recorded; None before the first shim, or when the record is damaged."""
+        try:
+            return read_state(self.path)
+        except Damaged:
+            return None
+
+    def generation(self) -> int:
+        """Return the newest generation that was asked for or reached; 0 when none ever was."""
+        spec, state = self.spec(), self.state()
+        return max(spec["generation"] if spec else 0, state["generation"] if state else 0)
 
     def child(self) -> str:
         """Return the identity of the service's process, alive or not; empty when it ended in order."""
         try:
-            return (self.path / "child").read_text()
+            child = (self.path / "child").read_text(errors="replace")
         except FileNotFoundError:
             return ""
+        if is_identity(child):
+            return child
+        state = self.state()
+        return state["child"] if state else ""
 
     def shim(self) -> str:
         """Return the identity of the living shim, or an empty text."""
         state = self.state()
         return state["shim"] if state and alive(state["shim"]) else ""
+
+    def held(self) -> bool:
+        """Tell whether a shim or a child holds the lock, whatever the records say."""
+        return _is_held(self.path / "lock")
+
+    def holders(self) -> list[str]:
+        """Return the identities of the processes that hold the lock; it takes some 50 ms."""
+        return holders(self.path / "lock")
+
+    def exists(self) -> bool:
+        """Tell whether anything was ever started here."""
+        return any((self.path / file).exists() for file in ("spec.json", "state.json", "child", "lock"))
 
     def ask(self, spec: Spec) -> None:
         """Record what is asked for."""
@@ -128,7 +158,11 @@ class Home:
 
     def status(self) -> Status:
         """Judge the service from its files and the processes they name; takes no lock, costs some 0.1 ms."""
-        spec, state, child = self.spec(), self.state(), self.child()  # in this order: the state is never the older one
+        try:
+            spec, state = read_spec(self.path), read_state(self.path)  # in this order: the state is never the older one
+        except Damaged as error:
+            return self._damaged(str(error))
+        child = self.child()
         if spec is None:
             return Status(self.name, "absent")
         state = state or _no_state(0)
@@ -143,6 +177,7 @@ class Home:
             phase = (
                 "restarting" if pending or (phase == "running" and not (lives and child == state["child"])) else phase
             )
+            phase = "frozen" if phase == "running" and frozen(child) else phase
         elif pending and self._busy():
             phase = "starting"
         elif pending or phase not in FINAL:
@@ -160,22 +195,31 @@ class Home:
             exit_code=state["exit_code"],
         )
 
-    def _read(self, file: str) -> object:
-        try:
-            return json.loads((self.path / file).read_text())
-        except FileNotFoundError:
-            return None
+    def _damaged(self, damage: str) -> Status:
+        state, child, kept = self.state(), self.child(), self.shim()
+        return Status(
+            self.name,
+            "damaged",
+            generation=state["generation"] if state else 0,
+            pid=pid_of(child) if alive(child) else None,
+            shim_pid=pid_of(kept) if kept else None,
+            reason=f"{self.path}: {damage}; 'tidemill up' writes it again, 'tidemill down' stops what runs",
+        )
 
     def _busy(self) -> bool:
         """Tell whether a controller is at work; looking may cost that controller one turn of its polling, no more."""
-        try:
-            handle = os.open(self.path / "ctl", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            return not _try_lock(handle)
-        finally:
-            os.close(handle)
+        return _is_held(self.path / "ctl")
+
+
+def _is_held(file: Path) -> bool:
+    try:
+        handle = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(handle)
+    finally:
+        os.close(handle)
 
 
 def _try_lock(handle: int) -> bool:

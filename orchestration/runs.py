@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from orchestration.shim import identity
+from orchestration.processes import identity
 
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,

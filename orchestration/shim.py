@@ -1,7 +1,8 @@
 """The shim: one tiny process that keeps one service running and is gone when the service is.
 
-Started by ``orchestration.supervisor`` as ``python -I -S shim.py HOME``. It imports the standard library only (hence
-one file, longer than its neighbours): it costs 12 MB and runs whatever is broken elsewhere. ``HOME`` holds
+``orchestration.processes.shim_command`` starts it without site-packages, so it and what it imports (``records``,
+``processes``, ``siblings``) use the standard library only: it costs 12 MB and runs whatever is broken elsewhere.
+The service's home holds
 
 ========== ====================================================================== ==========
 file       what                                                                   written by
@@ -9,22 +10,23 @@ file       what                                                                 
 spec.json  what to run: argv, environment, directory, policy; generation; or to stop  controller
 state.json how it goes: phase, generation, shim, restarts, how it last ended       shim
 child      identity of the service process, written before it begins              child
+pulse      touched by a service that is watched for its pulse                     child
 lock       held by shim and child together: free only when both are gone          kernel
 ctl        held by the one controller at work                                     controller
 log        what the service printed, rotated: log, log.1, ...                     shim
 ========== ====================================================================== ==========
 
 SIGTERM stops the service and ends the shim. SIGHUP says that spec.json asks for something else: to stop, or to bounce
-into another generation. Should a signal be lost, the order is only late: every 2 s the shim looks by itself.
+into another generation. Should a signal be lost, the order is only late: every 2 s the shim looks by itself. The same
+look ends what is stopped (as by SIGSTOP) or has no pulse, see ``orchestration.vitals``, and gives siblings whose shim
+was killed another one, see ``orchestration.siblings``.
 
 Notes
 -----
-An identity is ``pid@start`` with the start time as the kernel counts it, so a recycled pid is never mistaken for ours.
 Not guaranteed: processes that leave the service's process group are not followed (a service may rightly launch others).
 
-Weaker on macOS, which has neither pidfd nor a parent-death signal: identities come from ``ps`` (whole seconds, 10 ms a
-look); a signal is sent just after its target was compared, not atomically; and a killed shim is avenged by a guard
-process on a lifeline pipe. Should that be killed as well, the child is an orphan, for the next ``start`` to clear.
+Weaker on macOS, which has neither pidfd nor a parent-death signal: a killed shim is avenged by a guard process on a
+lifeline pipe. Should that be killed as well, the child is an orphan, for the next ``start`` to clear.
 """
 
 from __future__ import annotations
@@ -32,90 +34,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
-import json
 import math
 import os
 import select
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict, cast
 
-LINUX = sys.platform == "linux"
-FINAL = frozenset({"stopped", "done", "failed", "crashed", "crash_loop"})  # phases without a shim
+from orchestration.processes import LINUX, identity
+from orchestration.records import FINAL, Damaged, Spec, State, read_spec, read_state, write_json
+from orchestration.siblings import Siblings
+from orchestration.vitals import PULSE, Vitals
+
 STARTED, FAILED, LOCK_HELD = 0, 1, 3  # exit codes of the process that daemonises
 EXIT_USAGE = 2  # a person's mistake: trying again cannot help
 CHUNK = 1 << 16  # bytes, what a pipe holds
 LOOK_S = 2.0  # how often the shim looks by itself whether its home is there and its orders are the same
 PR_SET_PDEATHSIG = 1
-BOOT = Path("/proc/sys/kernel/random/boot_id").read_text()[:8] if LINUX else ""  # start times count from the boot
-
-
-class Spec(TypedDict):
-    """What to run; the child's environment is ``inherited`` overlaid with ``env`` and nothing else."""
-
-    argv: list[str]
-    env: dict[str, str]
-    inherited: dict[str, str]
-    cwd: str
-    meta: dict[str, str]
-    generation: int
-    stop: bool
-    policy: dict[str, float]
-
-
-class State(TypedDict):
-    """How it goes; ``started_at`` is in ns since epoch UTC, ``exit_code`` is negative for a signal."""
-
-    phase: str
-    generation: int
-    shim: str
-    child: str
-    started_at: int | None
-    restarts: int
-    reason: str
-    detail: str
-    exit_code: int | None
-
-
-def identity(pid: int) -> str | None:
-    """Return ``pid@start`` (field 22 of ``/proc/pid/stat``), or None when the process is gone or a zombie."""
-    if LINUX:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        fields = stat.rpartition(b")")[2].split()  # from field 3 on; the name before it may hold anything
-        return None if fields[0] in {b"Z", b"X"} else f"{pid}@{BOOT}+{int(fields[19])}"
-    look = ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    text = subprocess.run(look, env={"LC_ALL": "C", "TZ": "UTC"}, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed
-    state, _, start = text.strip().partition(" ")
-    return f"{pid}@{' '.join(start.split())}" if start and not state.startswith("Z") else None
-
-
-def alive(who: str) -> bool:
-    """Tell whether exactly this process (``pid@start``, or empty) still runs."""
-    return bool(who) and identity(pid_of(who)) == who
-
-
-def pid_of(who: str) -> int:
-    """Return the pid of an identity.
-
-    >>> pid_of("4711@0c1d2e3f+88123")
-    4711
-    """
-    return int(who.partition("@")[0])
-
-
-def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Replace the file in one step: a reader sees the old value or the new one."""
-    new = path.with_name(f"{path.name}.new")
-    with new.open("w") as file:
-        json.dump(value, file, indent=1)
-    new.replace(path)
 
 
 class Shim:
@@ -125,17 +61,20 @@ class Shim:
     ----------
     home : directory of the service
     lock : descriptor of ``home/lock``, flocked; the child gets it too
+    spec : what is asked for
     """
 
-    def __init__(self, home: Path, lock: int) -> None:
-        self.home, self.lock = home, lock
-        self.spec: Spec = json.loads((home / "spec.json").read_text())
+    def __init__(self, home: Path, lock: int, spec: Spec) -> None:
+        self.home, self.lock, self.spec = home, lock, spec
         self.output, self.child_output = os.pipe()
         self.wake = listen()
         os.set_blocking(self.output, False)
         self.child: subprocess.Popen[bytes] | None = None
         self.guard: tuple[int, int] | None = None
+        self.vitals: Vitals | None = None  # of the child
+        self.siblings = Siblings(home)
         self.asked = ""  # "stop" or "bounce", until the child is gone
+        self.ended = ""  # why the child was ended unasked, until it is buried
         self.due: float | None = None  # monotonic: end of a grace (child there) or of a back-off (none there)
         self.began = self.next_look = 0.0  # monotonic
         self.fails = 0
@@ -152,6 +91,9 @@ class Shim:
             "detail": "",
             "exit_code": None,
         }
+        former = self.recorded()
+        if former and former["generation"] == spec["generation"] and former["phase"] not in FINAL:
+            self.state |= {"restarts": former["restarts"] + 1, "reason": "its shim was killed"}
         self.enter("starting")
 
     def run(self) -> None:
@@ -166,6 +108,7 @@ class Shim:
             if time.monotonic() >= self.next_look:
                 self.next_look = time.monotonic() + LOOK_S
                 self.obey(self.order())
+                self.watch()
             self.look()
 
     def at_home(self) -> bool:
@@ -174,6 +117,25 @@ class Shim:
             return os.path.samestat((self.home / "lock").stat(), os.fstat(self.lock))
         except FileNotFoundError:
             return False
+
+    def watch(self) -> None:
+        """Look at the child's vitals, at the record, and at the siblings."""
+        if self.child is not None and self.vitals is not None and not self.asked and not self.ended:
+            self.ended = self.vitals.failing()
+            if self.ended:
+                self.signal_group(signal.SIGKILL)
+        if self.recorded() != self.state:
+            self.enter(self.phase)
+        if not self.asked and self.at_home():
+            with contextlib.suppress(OSError):
+                self.siblings.look()
+
+    def recorded(self) -> State | None:
+        """Return what the record says of the service; None where it is lost or damaged."""
+        try:
+            return read_state(self.home)
+        except (Damaged, OSError):
+            return None
 
     def look(self) -> None:
         """Do what is due: bury the child, kill it after its grace, or start it after a back-off."""
@@ -220,7 +182,7 @@ class Shim:
                 stdin=subprocess.DEVNULL,
                 stdout=self.child_output,
                 stderr=self.child_output,
-                env={**self.spec["inherited"], **self.spec["env"]},
+                env={**self.spec["inherited"], **self.spec["env"], **self.pulse()},
                 cwd=self.spec["cwd"],
                 preexec_fn=become_child,  # noqa: PLW1509 - the shim has one thread
                 pass_fds=(self.lock,),
@@ -234,9 +196,24 @@ class Shim:
             (self.home / "child").write_text(identity(self.child.pid) or "")
             self.guard = guard(self.child.pid, self.spec["policy"]["grace_s"])
         self.began = time.monotonic()
+        self.vitals = Vitals(self.home, self.child.pid, self.spec["policy"])
         with contextlib.suppress(OSError):
             self.state["child"] = (self.home / "child").read_text()
         self.enter("running", started_at=time.time_ns())
+
+    def pulse(self) -> dict[str, str]:
+        """Return the environment that asks the child for a pulse, and make the file that it touches.
+
+        Where it cannot be made, as on a full disk, the child goes without one: its pulse is not watched then.
+        """
+        path = self.home / "pulse"
+        if not self.spec["policy"].get("pulse_s"):
+            return {}
+        try:
+            path.touch(0o600)
+        except OSError:
+            return {}
+        return {PULSE: str(path)}
 
     def hear(self, number: int) -> None:
         """Act on a signal; SIGCHLD has done its work by waking the loop."""
@@ -268,10 +245,10 @@ class Shim:
         self.signal_group(signal.SIGCONT)  # a paused process hears SIGTERM only when it goes on
 
     def read_spec(self) -> Spec:
-        """Return what is asked for now; what was asked for last, should it be out of reach."""
+        """Return what is asked for now; what was asked for last, should it be out of reach or damaged."""
         try:
-            return cast("Spec", json.loads((self.home / "spec.json").read_text()))
-        except OSError:
+            return read_spec(self.home) or self.spec
+        except (Damaged, OSError):
             return self.spec
 
     def exited(self, child: subprocess.Popen[bytes]) -> int | None:
@@ -294,10 +271,11 @@ class Shim:
         if self.at_home():
             (self.home / "child").unlink(missing_ok=True)  # the number may be another's from now on
         asked = self.asked or self.order()
-        self.asked, self.child, self.guard, self.due = "", None, None, None
+        ended = self.ended
+        self.asked, self.ended, self.child, self.vitals, self.guard, self.due = "", "", None, None, None, None
         policy = self.spec["policy"]
         if code is not None:
-            self.state |= {"exit_code": code, "reason": describe(code), "detail": self.last_line()}
+            self.state |= {"exit_code": code, "reason": ended or describe(code), "detail": self.last_line()}
         if asked == "stop":
             self.enter("stopped", reason="requested")
         elif asked == "bounce":
@@ -430,8 +408,9 @@ def release(guarding: tuple[int, int]) -> None:
     os.close(held)
 
 
-def main(home: Path) -> int:
-    """Become a daemon that keeps the service of ``home``; return to the caller once the service has been executed."""
+def main(path: str) -> int:
+    """Become a daemon that keeps the service at ``path``; return to the caller once the service has been executed."""
+    home = Path(path)
     default_signals()
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
@@ -450,14 +429,17 @@ def main(home: Path) -> int:
     except BlockingIOError:
         os.write(report, bytes([LOCK_HELD]))
         return LOCK_HELD
-    shim = Shim(home, lock)
+    try:
+        spec = read_spec(home)
+    except Damaged as error:
+        os.write(2, f"shim: {error}\n".encode())
+        return FAILED
+    if spec is None:
+        return FAILED
+    shim = Shim(home, lock, spec)
     shim.spawn()
     with contextlib.suppress(BrokenPipeError):  # the caller was killed meanwhile; the service stays
         os.write(report, bytes([FAILED if shim.phase in FINAL else STARTED]))
     os.close(report)
     shim.run()
     return STARTED
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -20,41 +20,19 @@ from typing import TypedDict, Unpack
 
 from domain.errors import TidemillError, Unavailable, UsageError
 from orchestration.homes import Home, Phase, Status
+from orchestration.policy import STANDARD, Policy
 from orchestration.processes import LAUNCH_S, end, end_group, launch_shim, signal_exact, tell
-from orchestration.shim import FINAL, LOCK_HELD, Spec
+from orchestration.records import FINAL, Spec
+from orchestration.shim import LOCK_HELD
 
 __all__ = ["Changes", "Phase", "Policy", "Spec", "Status", "Supervisor", "inherited"]
 
 INHERITED = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR"})  # and LC_*; all else comes from the spec
 NOTHING: Mapping[str, str] = MappingProxyType({})
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_LEAVING_S = 3.0  # what a shim may need to see by itself that it is to stop, and to be gone
 _MARGIN_S = 5.0  # what a shim may need beyond its child's grace before it counts as hung
 _POLL_S = 0.005
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """How a service is kept.
-
-    Attributes
-    ----------
-    base_s, max_s : back-off before the n-th restart in a row, ``min(max_s, base_s * 2 ** (n - 1))`` seconds
-    stable_s : after a life this long the next crash counts as the first
-    max_fails : more crashes in a row than this are a crash loop: given up until ``start`` or ``restart``; with 0 a
-        crash is left to whoever tends the service
-    grace_s : from SIGTERM to SIGKILL
-    zero_is_done : exit code 0 means finished; otherwise it is a crash like any other
-    log_bytes, log_files : the log is rotated at this size, this many files are kept
-    """
-
-    base_s: float = 0.2
-    max_s: float = 60.0
-    stable_s: float = 30.0
-    max_fails: int = 8
-    grace_s: float = 10.0
-    zero_is_done: bool = True
-    log_bytes: int = 5_000_000
-    log_files: int = 3
 
 
 class Changes(TypedDict, total=False):
@@ -80,7 +58,7 @@ class Supervisor:
     and returns when its effect can be seen. A caller killed half-way never leaves two copies; the next verb tidies up.
     """
 
-    def __init__(self, root: Path, policy: Policy = Policy()) -> None:
+    def __init__(self, root: Path, policy: Policy = STANDARD) -> None:
         self.root = root.absolute()
         self.policy = policy
 
@@ -121,8 +99,10 @@ class Supervisor:
             if known and state and state["phase"] in {"running", "backoff"} and home.shim():
                 same = all(known[key] == wanted[key] for key in ("argv", "env", "cwd", "meta"))
                 if same and state["generation"] == known["generation"] and not known["stop"]:
+                    if known["policy"] != wanted["policy"]:
+                        home.ask({**known, "policy": wanted["policy"]})  # from the next life on
                     return home.status()
-            return self._renew(home, wanted, known["generation"] + 1 if known else 1)
+            return self._renew(home, wanted, _reached_so_far(home) + 1)
 
     def restart(self, name: str, **changes: Unpack[Changes]) -> Status:
         """Replace the running process, if any, by a new generation, with the same or a changed specification.
@@ -140,13 +120,14 @@ class Supervisor:
             raise UsageError(f"service {name} was never started; start it first")
         with self._control(home):
             known = home.spec() or before
+            generation = _reached_so_far(home)
             former: Changes = {
                 "argv": known["argv"],
                 "env": known["env"],
                 "cwd": Path(known["cwd"]),
                 "meta": known["meta"],
             }
-            return self._renew(home, self._spec(home, {**former, **changes}), known["generation"] + 1)
+            return self._renew(home, self._spec(home, {**former, **changes}), generation + 1)
 
     def stop(self, name: str, grace_s: float | None = None) -> Status:
         """End the service: SIGTERM to its group, SIGKILL after the grace.
@@ -155,21 +136,33 @@ class Supervisor:
         itself (``done``, ``failed``, ``crashed``, ``crash_loop``) keeps that phase; an absent one stays absent.
         """
         home = self._home(name)
-        before = home.spec()
-        if before is None:
+        if not home.exists():
             return home.status()
         with self._control(home):
-            spec, child, keeper = home.spec() or before, home.child(), home.shim()
+            known, child, keeper = home.spec(), home.child(), home.shim()
+            spec = known or self._spec(home, {"argv": [], "env": {}, "cwd": None, "meta": {}})
             grace = spec["policy"]["grace_s"] if grace_s is None else grace_s
+            spec["generation"] = _reached_so_far(home)
             home.ask({**spec, "stop": True, "policy": {**spec["policy"], "grace_s": grace}})
             if keeper:
                 tell(keeper, signal.SIGTERM)
                 end(keeper, grace + _MARGIN_S)
             _end_child(home, child or home.child(), grace)
+            _await_holders(home)
+            _end_holders(home, grace)
             state = home.state()
             if state is None or state["phase"] not in FINAL or state["generation"] < spec["generation"]:
                 home.record_stopped(spec["generation"])
             return home.status()
+
+    def let_go(self) -> None:
+        """Ask that no service is given another shim when its own is gone: the first step of stopping all."""
+        for name in self.names():
+            home = self._home(name)
+            with self._control(home):
+                spec = home.spec()
+                if spec is not None and spec["policy"].get("keep"):
+                    home.ask({**spec, "policy": {**spec["policy"], "keep": False}})
 
     def stop_all(self, last: Sequence[str] = ()) -> list[Status]:
         """Stop every service: side by side, but the named ones afterwards, one by one in their order.
@@ -222,8 +215,8 @@ class Supervisor:
 
     def names(self) -> list[str]:
         """Return the names of all services ever started here."""
-        names = (path.parent.name for path in self.root.glob("*/spec.json"))
-        return sorted(name for name in names if _NAME.fullmatch(name))
+        homes = (self._home(path.name) for path in self.root.glob("*/") if _NAME.fullmatch(path.name))
+        return sorted(home.name for home in homes if home.exists())
 
     def spec(self, name: str) -> Spec | None:
         """Return what the service was last asked to be, with its ``meta``."""
@@ -280,7 +273,9 @@ class Supervisor:
                 _end_child(home, home.child(), grace)
                 code = launch_shim(home.path)
                 if code == LOCK_HELD and time.monotonic() < deadline:
-                    time.sleep(_POLL_S)
+                    _await_holders(home)
+                    if not home.shim():
+                        _end_holders(home, grace)
                     continue
             if not _reached(home, generation):
                 lock = home.path / "lock"
@@ -301,3 +296,26 @@ def _reached(home: Home, generation: int) -> bool:
 def _end_child(home: Home, child: str, grace_s: float) -> None:
     if not end_group(child, grace_s):
         raise Unavailable(f"service {home.name}: process {child} cannot be killed; its disk or its kernel hangs")
+
+
+def _reached_so_far(home: Home) -> int:
+    """Return the newest generation; where no record says it, after a living shim has written its own again."""
+    if not home.generation():
+        _await_holders(home)
+    return home.generation()
+
+
+def _await_holders(home: Home) -> None:
+    """Wait until the home's lock is free, or held by a shim on record; for as long as either should take."""
+    until = time.monotonic() + _LEAVING_S
+    while home.held() and not home.shim() and time.monotonic() < until:
+        time.sleep(_POLL_S)
+
+
+def _end_holders(home: Home, grace_s: float) -> None:
+    """End what holds the home's lock although no record names it: a shim or a child whose records are damaged."""
+    left = home.holders() if home.held() else []
+    for who in left:
+        tell(who, signal.SIGTERM)
+    for who in left:
+        _end_child(home, who, grace_s)

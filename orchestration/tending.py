@@ -135,7 +135,7 @@ def ailment_of(look: Look, today: Mapping[str, str], now: float, *, may_end: boo
     phase, cure = look.status.phase, cure_of(today)
     if phase in _ON_ITS_WAY or (phase == "done" and may_end):
         return None
-    if phase != "running":
+    if phase not in {"running", "frozen"}:  # a frozen one is its shim's to end; should that fail, its beat says so
         words = look.status.detail.lower()
         full = any(sign in words for sign in DISK_REFUSES)
         return Ailment(phase, _end_of(look, now), cure, certain=True, outside=full)

@@ -66,11 +66,10 @@ def up(wait_s: float) -> None:
 def down() -> None:
     """Stop every service of this home, whatever its configuration says; Dagster first: it then deploys nothing more."""
     supervisor = supervisor_of(read_places())
+    supervisor.let_go()
     for name in DAGSTER:
-        if supervisor.spec(name) is not None:
-            supervisor.stop(name)
-    stopped = supervisor.stop_all(last=("exchange", "broker"))
-    names = sorted({status.name for status in stopped} | {name for name in DAGSTER if supervisor.spec(name)})
+        supervisor.stop(name)
+    names = sorted(status.name for status in supervisor.stop_all(last=("exchange", "broker")))
     print(f"stopped: {', '.join(names) or 'nothing was running'}")  # noqa: T201
 
 
@@ -83,7 +82,7 @@ def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
     }
     taken = []
     for name, (port, variable) in ours.items():
-        if deployment.supervisor.spec(name) and deployment.supervisor.status(name).phase == "running":
+        if deployment.supervisor.status(name).pid is not None:
             continue
         if name not in {*deployment.foundation, *SERVICES}:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -60,6 +60,8 @@ class Box:
         Binance's budget.
     ping_s : float
         Wall seconds between pings.
+    on_tick
+        Called by the serving loop every second.
 
     Raises
     ------
@@ -76,8 +78,10 @@ class Box:
         frames: Sequence[Path] = (),
         weight_a_minute: int = WEIGHT_A_MINUTE,
         ping_s: float = PING_S,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
+        self._on_tick = on_tick
         self._faults = faults or Faults()
         self._market = Market(source, self._clock)
         self._frames = frames
@@ -141,12 +145,19 @@ class Box:
         del app
         running = asyncio.create_task(self._broadcast.run())
         running.add_done_callback(self._ended)
+        ticking = asyncio.create_task(self._tick())
         try:
             yield
         finally:
             running.cancel()
-            await asyncio.wait([running])
+            ticking.cancel()
+            await asyncio.wait([running, ticking])
             self._clock.stop()
+
+    async def _tick(self) -> None:
+        while True:
+            self._on_tick()
+            await asyncio.sleep(1.0)
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         """Do not go on serving a market that stands still because of a mistake."""

@@ -8,7 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from orchestration.shim import identity
+from orchestration.processes import identity
 from orchestration.supervisor import Policy, Supervisor
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from orchestration.processes import group, wait_gone
-from orchestration.shim import alive, identity
+from orchestration.processes import alive, group, identity, wait_gone
 from orchestration.supervisor import Policy, Supervisor
 from tests.orchestration.scenes import DEAF, DEAF_PARENT, PARENT, until
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import processes, shim
-from orchestration.processes import end_group, group, launch_shim, signal_exact, wait_gone
-from orchestration.shim import alive, identity, pid_of
+from orchestration import processes, records, shim
+from orchestration.processes import alive, end_group, group, identity, launch_shim, pid_of, signal_exact, wait_gone
 from orchestration.supervisor import Policy, Supervisor
 from tests.orchestration.scenes import until
 
 SLEEP = ["sleep", "600"]
+FILES = [Path(shim.__file__).with_name(f"{name}.py") for name in ("shim", "vitals", "siblings", "processes", "records")]
 DEAF = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 600; done"]
 
 
@@ -48,11 +48,13 @@ def lock_is_free(home):
         return True
 
 
-def test_the_shim_imports_the_standard_library_only():
-    tree = ast.parse(Path(shim.__file__).read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+def test_the_shim_and_what_it_imports_need_the_standard_library_only():
+    for file in FILES:
+        tree = ast.parse(file.read_text())
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        ours = {f"orchestration.{other.stem}" for other in FILES}
+        assert {name.partition(".")[0] for name in names - ours} <= sys.stdlib_module_names, file
 
 
 def test_the_shim_has_one_thread_because_parent_death_is_told_by_thread(supervisor):
@@ -122,7 +124,7 @@ def test_a_stop_that_lost_its_controller_goes_on_and_a_start_follows_it(supervis
 def order(supervisor, **change):
     """Do what a controller does before it is killed."""
     path = supervisor.log_path("trainer").with_name("spec.json")
-    shim.write_json(path, {**json.loads(path.read_text()), **change})
+    records.write_json(path, {**json.loads(path.read_text()), **change})
 
 
 @pytest.mark.parametrize(
@@ -231,13 +233,19 @@ def test_a_signal_for_a_recycled_pid_reaches_nobody():
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """Supervision as on a system without /proc, pidfd, waitid and parent-death signal."""
-    text = Path(shim.__file__).read_text()
-    for linux, other in (('LINUX = sys.platform == "linux"', "LINUX = False"), ('hasattr(os, "waitid")', "False")):
-        assert text.count(linux) == 1
-        text = text.replace(linux, other)
-    (tmp_path / "shim.py").write_text(text)
-    monkeypatch.setattr(processes, "SHIM", tmp_path / "shim.py")
-    monkeypatch.setattr(shim, "LINUX", False)
+    copy = tmp_path / "code" / "orchestration"
+    copy.mkdir(parents=True)
+    (copy / "__init__.py").touch()
+    changed = []
+    for file in FILES:
+        text = file.read_text()
+        for linux, other in (('LINUX = sys.platform == "linux"', "LINUX = False"), ('hasattr(os, "waitid")', "False")):
+            changed += [linux] * text.count(linux)
+            text = text.replace(linux, other)
+        (copy / file.name).write_text(text)
+    assert len(changed) == 2
+    monkeypatch.setattr(processes, "ROOT", copy.parent)
+    monkeypatch.setattr(processes, "LINUX", False)
     it = Supervisor(tmp_path / "services", Policy(base_s=0.02, grace_s=0.3))
     yield it
     it.stop_all()

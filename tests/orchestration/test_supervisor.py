@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import Unavailable, UsageError
-from orchestration.processes import group
-from orchestration.shim import alive, identity
+from orchestration.processes import alive, group, identity
 from orchestration.supervisor import Policy, Supervisor
 from tests.orchestration.scenes import DEAF_PARENT, PYTHON, SLEEP, control, signals, until
 
