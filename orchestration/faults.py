@@ -20,11 +20,12 @@ from typing import Literal
 
 from domain.errors import BadState, UsageError
 from orchestration.deployment import SUPERVISED, Deployment
-from orchestration.processes import identity, wait_gone
+from orchestration.processes import LINUX, identity, wait_gone
 from orchestration.shim import EXIT_USAGE
 from orchestration.supervisor import NOTHING
-from warehouse.control import Control
+from warehouse.control import Control, writer_at
 from warehouse.heartbeats import Heartbeats
+from warehouse.holders import holder_of
 from warehouse.registry import Registry
 from warehouse.versions import Version
 
@@ -112,7 +113,7 @@ def fault_kinds(text: str) -> list[Fault]:
 
 def pause(deployment: Deployment, name: str, beats: Heartbeats) -> str:
     """Stop a service in mid-step, let a copy take over, wake it; return how the copy ended."""
-    deployment.supervisor.kill(name, signal.SIGSTOP)
+    fall_asleep(deployment, name)
     began = time.monotonic()
     try:
         with second(deployment, name) as copy:
@@ -122,6 +123,30 @@ def pause(deployment: Deployment, name: str, beats: Heartbeats) -> str:
             return _how_it_ended(copy)
     finally:
         deployment.supervisor.kill(name, signal.SIGCONT)
+
+
+def fall_asleep(deployment: Deployment, name: str) -> None:
+    """Stop a service in mid-step, but not while it holds the control database's write lock.
+
+    There it would hold up the copy that is to take over; what ends such a one is the shim's business.
+
+    Raises
+    ------
+    BadState
+        When it holds the lock each time for a minute.
+    """
+    until = time.monotonic() + ENDS_S
+    while time.monotonic() < until:
+        deployment.supervisor.kill(name, signal.SIGSTOP)
+        pid = deployment.supervisor.status(name).pid
+        while LINUX and pid is not None and not (holder_of(pid).stopped or gone_within(pid, 0.0)):
+            time.sleep(_POLL_S)
+        writer = writer_at(deployment.places.control)
+        if writer is None or writer.pid != pid:
+            return
+        deployment.supervisor.kill(name, signal.SIGCONT)
+        time.sleep(_POLL_S)
+    raise BadState(f"{name} holds the write lock of the control database whenever it is stopped; see its log")
 
 
 def duplicate(deployment: Deployment, name: str, beats: Heartbeats) -> str:

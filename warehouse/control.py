@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,7 +21,8 @@ from domain.config import Places
 from domain.errors import BadState, Unavailable
 from domain.fields import with_driver
 from warehouse.control_tables import SCHEMA_VERSION, counters, dead_letters, metadata, schema_version
-from warehouse.engines import Pace, engine_of, one_line
+from warehouse.engines import Pace, engine_of, is_locked, one_line
+from warehouse.holders import Holder, writer_of
 from warehouse.stores import demand
 
 T = TypeVar("T")
@@ -44,6 +46,20 @@ def _postgresql_now(_element: database_now, _compiler: object, **_options: objec
     return "extract(epoch FROM clock_timestamp())"
 
 
+STOPPED_S = 20.0
+"""Seconds after which a write that meets a stopped holder is not tried again; a try takes up to 10 s more."""
+
+
+class _Locked(Unavailable):
+    """SQLite's write lock did not move."""
+
+    def __init__(self, url: sa.URL) -> None:
+        holder = writer_at(url)
+        self.worth_waiting = holder is not None and holder.stopped
+        whose = f"by {holder}" if holder is not None else "by another process; look at who uses it"
+        super().__init__(f"the control database {url!r} is locked {whose}")
+
+
 class Control:
     """A process's door to the control database; safe to share between threads.
 
@@ -56,6 +72,7 @@ class Control:
 
     def __init__(self, url: str, now: Callable[[], float] = time.time, pace: Pace = Pace.DURABLE) -> None:
         self.url = sa.engine.make_url(with_driver(url))
+        self._pace = pace
         self._durable = engine_of(self.url, pace, now)
         self._brisk = engine_of(self.url, Pace.BRISK, now)
 
@@ -108,19 +125,27 @@ class Control:
         Raises
         ------
         Unavailable
-            When the database cannot be reached or stays locked.
+            When the database cannot be reached or stays locked; the process that holds its lock is named.
         BadState
             When the database refuses the statement.
+
+        Notes
+        -----
+        A holder that is stopped is waited for longer: its shim ends it within seconds, and until then no other writer
+        would fare better after a restart.
         """
-        tries = 5
-        for remaining in reversed(range(tries)):
+        conflicts, until = 4, time.monotonic() + (STOPPED_S if self._pace is Pace.DURABLE else 0.0)
+        while True:
             try:
                 with self._named(), self._durable.begin() as connection:
                     return work(connection)
             except sa.exc.IntegrityError as error:
-                if not remaining:
+                if not conflicts:
                     raise BadState(f"the control database {self.url!r} refused: {one_line(error)}") from error
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+                conflicts -= 1
+            except _Locked as locked:
+                if not locked.worth_waiting or time.monotonic() > until:
+                    raise
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Return what ``work`` returns, reading from one snapshot and never waiting for a writer.
@@ -173,11 +198,22 @@ class Control:
         except sa.exc.IntegrityError:
             raise
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            if is_locked(error):
+                raise _Locked(self.url) from error
             raise Unavailable(
                 f"the control database {self.url!r} cannot be used ({one_line(error)}); is it up and writable?"
             ) from error
         except sa.exc.DBAPIError as error:
             raise BadState(f"the control database {self.url!r} refused: {one_line(error)}") from error
+
+
+def writer_at(url: str | sa.URL) -> Holder | None:
+    """Return the process that holds the write lock of a SQLite control database; None where none can be named.
+
+    A PostgreSQL ends such a transaction itself.
+    """
+    url = sa.engine.make_url(url)
+    return writer_of(Path(url.database)) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def upsert(

@@ -17,6 +17,9 @@ from domain.fields import with_driver
 
 _BACKENDS = ("sqlite", "postgresql")
 _CONNECT_S = 5
+_IDLE_MS = 10_000
+"""For which a PostgreSQL keeps a transaction whose client says nothing: ours compute next to nothing inside of one."""
+
 EXTRA = "install Tidemill's extra: pip install 'tidemill[postgres]'"
 
 
@@ -89,6 +92,11 @@ def one_line(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> str:
     return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
+def is_locked(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> bool:
+    """Return whether SQLite gave up because another process held its lock for as long as the pace waits."""
+    return getattr(getattr(error, "orig", None), "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
 def to_json(value: object) -> str:
     """Return canonical JSON; a number that is not finite becomes null, as JSON has no other word for "unknown".
 
@@ -141,5 +149,7 @@ def _prepare_postgresql(engine: sa.Engine, wait_ms: int, synchronous: str) -> No
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {wait_ms}")
+        # A client that is stopped in the middle of a transaction, or cut off, loses it and its locks.
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}")
         if synchronous != "FULL":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from domain.errors import Unavailable
+from warehouse.holders import holder_of
 
 _POLL_S = 0.005
 
@@ -124,7 +125,8 @@ def exclusive(path: Path, wait_s: float) -> Iterator[None]:
         while not _locked(lock):
             if time.monotonic() > deadline:
                 holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
-                raise Unavailable(f"{path} has been held for {wait_s:g} s by process {holder}; look at that process")
+                whose = holder_of(int(holder)) if holder.isdigit() else "a process that left no number"
+                raise Unavailable(f"{path} has been held for {wait_s:g} s by {whose}")
             time.sleep(_POLL_S * (0.5 + random.random()))
         with contextlib.suppress(OSError):  # a full disk costs the holder's name, not the lock
             os.pwrite(lock, f"{os.getpid():<10}\n".encode(), 0)

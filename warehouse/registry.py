@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
+import uuid
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,23 +70,43 @@ class Registry:
 
         Notes
         -----
-        In this order: the artifact under a temporary name, synced; under the lease's lock its own name, that name
-        synced; the row, committed. So a row without its artifact cannot be, and an artifact without a row is replaced
-        by the next publication. Published again after a crash (same parent, digest and watermark), a version is the
-        one that exists.
+        In this order: the artifact, whole and durable under a name that no other publication has; then, in a
+        transaction that does no more than look and insert, the lease is guarded and the row committed. So a row
+        without its artifact cannot be, no process can overwrite what another has published, and one that is stopped
+        while it waits for its disk holds up no other writer. What fails leaves no file; a death in between leaves one
+        without a row, for ``retention.sweep``. Published again after a crash (same parent, digest and watermark), a
+        version is the one that exists.
         """
         if lease.line != line:
             raise BadState(f"a lease of {lease.line} cannot publish on {line}; acquire the line's own")
-        staged = stage(folder_of(self._root, line) / "version", payload)
+        path = folder_of(self._root, line) / f"{info.n_learned}-{lease.epoch}-{uuid.uuid4().hex}.safetensors"
+        staged, inserted = stage(path, payload), False
+        file = {
+            "sha256": hashlib.sha256(payload).hexdigest(),
+            "size": len(payload),
+            "path": str(path.relative_to(self._root)),
+        }
+
+        def work(connection: sa.Connection) -> Version:
+            nonlocal inserted
+            inserted = False
+            guard(connection, lease)
+            if published := self._published(connection, line, info):
+                return published
+            version = self._insert(connection, line, info, file)
+            inserted = True
+            return version
+
         try:
-            return self._control.write(lambda connection: self._publish(connection, line, staged, payload, info, lease))
+            settle(staged, path)
+            return self._control.write(work)
         finally:
             staged.unlink(missing_ok=True)
+            if not inserted:  # a commit that failed may be found to be one after a crash: then its file stays
+                path.unlink(missing_ok=True)
 
-    def _publish(
-        self, connection: sa.Connection, line: str, staged: Path, payload: bytes, info: VersionInfo, lease: Lease
-    ) -> Version:
-        guard(connection, lease)
+    def _published(self, connection: sa.Connection, line: str, info: VersionInfo) -> Version | None:
+        """Return the version that says the same already, None when there is none, or none that loads."""
         same = sa.and_(
             versions.c.line == line,
             versions.c.digest == info.digest,
@@ -95,29 +117,23 @@ class Registry:
         # of it, and must get a number behind it.
         refused = sa.select(refusals.c.number).where(refusals.c.line == line)
         again = sa.select(versions).where(same, versions.c.number.not_in(refused)).order_by(versions.c.number.desc())
-        for row_again in connection.execute(again).mappings():
-            if self._is_whole(version := self._version(row_again)):
-                return version
+        found = (self._version(row) for row in connection.execute(again).mappings())
+        return next((version for version in found if self._is_whole(version)), None)
+
+    def _insert(self, connection: sa.Connection, line: str, info: VersionInfo, file: Mapping[str, object]) -> Version:
         row_id = next_id(connection, "versions")
         # One count an instrument, not one a line: a number says which version served, whichever line it is of.
         newest = sa.select(sa.func.max(versions.c.number)).where(of_instrument(versions.c.line, instrument_of(line)))
-        number = 1 + (connection.execute(newest).scalar_one() or 0)
-        # The epoch is in the name: a trainer that slept through the loss of its database connection, and of the lock
-        # with it, renames its file to a name that no newer holder of the lease can have published.
-        path = folder_of(self._root, line) / f"{number}-{lease.epoch}.safetensors"
         row = {
             "id": row_id,
             "line": line,
-            "number": number,
+            "number": 1 + (connection.execute(newest).scalar_one() or 0),
             "created_at": connection.execute(sa.select(database_now())).scalar_one(),
-            "sha256": hashlib.sha256(payload).hexdigest(),
-            "size": len(payload),
-            "path": str(path.relative_to(self._root)),
+            **file,
         }
         said = {f.name: getattr(info, f.name) for f in fields(VersionInfo)}
-        connection.execute(sa.insert(versions).values(**said, **row))  # seen by nobody before the commit
-        settle(staged, path)
-        return self._version(connection.execute(sa.select(versions).where(versions.c.id == row["id"])).mappings().one())
+        connection.execute(sa.insert(versions).values(**said, **row))
+        return self._version(connection.execute(sa.select(versions).where(versions.c.id == row_id)).mappings().one())
 
     def newest(self, line: str) -> Version | None:
         """Return the line's newest version, None when it has none."""

@@ -110,8 +110,9 @@ def sweep(control: Control, root: Path, lease: Lease) -> list[Path]:
 
     Notes
     -----
-    It holds the lease's lock, so nobody is between a file's name and its row; and lists the whole directory, so call
-    it hourly. A temporary file may be on its way, and stays for an hour.
+    It looks while it holds the lease's lock. What has no row by then gets none: a publication of this lease is over
+    when its holder calls this, one of an older lease is refused, and a newer lease's files come after the look. It
+    lists the whole directory, so call it hourly. A temporary file may be on its way, and stays for an hour.
     """
     folder = folder_of(root, lease.line)
 
@@ -119,12 +120,12 @@ def sweep(control: Control, root: Path, lease: Lease) -> list[Path]:
         guard(connection, lease)
         paths = connection.execute(sa.select(versions.c.path).where(versions.c.line == lease.line)).scalars()
         known = {root / path for path in paths}
-        orphans = [path for path in folder.iterdir() if path not in known and not _in_flight(path)]
-        for path in orphans:
-            path.unlink(missing_ok=True)
-        return orphans
+        return [path for path in folder.iterdir() if path not in known and not _in_flight(path)]
 
-    return sorted(control.write(work)) if folder.is_dir() else []
+    orphans = sorted(control.write(work)) if folder.is_dir() else []
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return orphans
 
 
 def _protected(connection: sa.Connection, line: str) -> set[int]:

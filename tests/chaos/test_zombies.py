@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,13 +61,24 @@ class Racer:
 
     def end(self):
         self.process.stdin.close()
-        self.process.stdout.close()
         assert self.process.wait(30) == 0
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def racers(line):
+    """Two trainers; they are gone afterwards, whatever became of the race."""
+    both = [Racer(line), Racer(line)]
+    yield both
+    for racer in both:
+        racer.process.kill()
+        racer.process.wait(30)
+        racer.process.stdin.close()
+        racer.process.stdout.close()
 
 
 @pytest.mark.timeout(900)
-def test_of_two_racing_trainers_exactly_one_publishes_in_each_of_fifty_rounds(line):
-    racers = [Racer(line), Racer(line)]
+def test_of_two_racing_trainers_exactly_one_publishes_in_each_of_fifty_rounds(line, racers):
     published = {}  # version -> epoch
     for number in range(1, ROUNDS + 1):
         early, late = racers if number % 2 else racers[::-1]
@@ -120,9 +132,9 @@ def test_a_trainer_that_slept_past_its_lease_cannot_publish_when_it_wakes(undist
         pid = deployment.supervisor.status("trainer").pid
         if pid is None or not any(b.pid == pid and b.phase == "running" for b in beats.beats()):
             return True
-        deployment.supervisor.kill("trainer", signal.SIGSTOP)
-        more = rounds.pop(0)
-        while True:  # the one of another host is refused until the lease has run out
+        faults.fall_asleep(deployment, "trainer")
+        more, until = rounds.pop(0), time.monotonic() + 300
+        while time.monotonic() < until:  # the one of another host is refused until the lease has run out
             with faults.second(deployment, "trainer", more) as copy:
                 if not faults.until_it_works(copy, "trainer", beats):
                     continue
@@ -133,6 +145,7 @@ def test_a_trainer_that_slept_past_its_lease_cannot_publish_when_it_wakes(undist
                 copy.kill()
                 copy.wait(60)
                 return True
+        raise AssertionError("no other trainer could take the lease over")
 
     report = disturbed(wild, act)
     calm, first = undisturbed

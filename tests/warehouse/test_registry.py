@@ -46,7 +46,8 @@ def test_versions_are_numbered_from_one_and_come_back_as_published(registry, lea
     assert (first.number, second.number, second.parent) == (1, 2, 1)
     assert registry.newest(LINE) == second == registry.get(LINE, 2)
     assert registry.load(first) == b"payload 0"
-    assert second.path == places.models / "simulated__BTC-USD" / "2-1.safetensors"
+    assert second.path.parent == first.path.parent == places.models / "simulated__BTC-USD"
+    assert second.path.name.startswith("5-1-"), "examples learned and epoch, then what makes it unique"
     assert (second.offsets, second.metrics, second.snapshot) == ({"features_with_target/0": 5}, {"skill": 0.25}, 3)
     assert second.size == len(b"payload 1")
 
@@ -166,7 +167,10 @@ def test_the_lines_of_an_instrument_share_one_count_of_versions(registry, lease,
 
 
 def test_the_file_has_its_name_durably_before_the_row_is_committed(registry, lease, control, monkeypatch):
-    """Names and rows survive a power loss in this order only: bytes, name, row."""
+    """Names and rows survive a power loss in this order only: bytes, name, row.
+
+    And a process that is stopped while it waits for its disk holds no lock that others need.
+    """
     grow(registry, lease, 1)
     steps, fsync, rename = [], os.fsync, Path.replace
 
@@ -180,9 +184,10 @@ def test_the_file_has_its_name_durably_before_the_row_is_committed(registry, lea
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "replace", noted_rename)
-    sa.event.listen(control._durable, "commit", lambda _connection: steps.append("commit"))
+    for step in ("begin", "commit"):
+        sa.event.listen(control._durable, step, lambda _connection, step=step: steps.append(step))
     registry.publish(LINE, b"y", replace(INFO, digest="y"), lease)
-    assert steps == ["sync file", "rename", "sync directory", "commit"]
+    assert steps == ["sync file", "rename", "sync directory", "begin", "commit"]
 
 
 def test_a_new_directory_is_durable_before_a_file_lies_in_it(places, monkeypatch):
@@ -240,13 +245,23 @@ def test_what_was_learned_again_because_its_version_does_not_load_gets_a_new_num
     assert registry.load(again) == b"x"
 
 
-def test_a_trainer_that_lost_its_lock_without_knowing_cannot_overwrite_a_newer_holders_file(registry, lease, control):
-    """Its rename comes after the newer one's commit, as when the database dropped its connection."""
-    newer = Leases(control).acquire(LINE, "trainer", 60)
-    good = registry.publish(LINE, b"newer", replace(INFO, digest="newer"), newer)
-    staged = stage(good.path, b"older")
-    staged.replace(good.path.with_name(f"{good.number}-{lease.epoch}.safetensors"))
-    assert registry.load(good) == b"newer"
+def test_no_two_publications_share_a_file_whatever_their_epoch_and_content(registry, lease, control, places):
+    """So neither a trainer that lost its lock without knowing, nor one that says the same again, can overwrite one."""
+    good = registry.publish(LINE, b"x", INFO, lease)
+    registry.refusals.note(LINE, {good.number: "torn"}, "trainer")
+    again = registry.publish(LINE, b"x", INFO, lease)
+    newer = registry.publish(LINE, b"x", replace(INFO, digest="n"), Leases(control).acquire(LINE, "trainer", 60))
+    with pytest.raises(LeaseLost):
+        registry.publish(LINE, b"older", replace(INFO, digest="o"), lease)
+    assert set(good.path.parent.iterdir()) == {good.path, again.path, newer.path}
+    assert len({good.path, again.path, newer.path}) == 3
+    assert registry.load(newer) == b"x"
+
+
+def test_what_a_publication_says_again_leaves_no_second_file(registry, lease):
+    version = registry.publish(LINE, b"x", INFO, lease)
+    assert registry.publish(LINE, b"x", INFO, lease) == version
+    assert list(version.path.parent.iterdir()) == [version.path]
 
 
 def test_a_refusal_is_recorded_once_with_who_why_and_when_until_the_version_loads(registry, lease, control):
