@@ -70,6 +70,11 @@ class BrokerProcess:
         """Ask it to end, and return its exit code."""
         return self._end(signal.SIGTERM)
 
+    def ended(self, within_s: float = 60.0) -> int:
+        """Wait until it has ended by itself, or because it was asked to, and return its exit code."""
+        assert self._process is not None
+        return self._process.wait(within_s)
+
     def wipe(self) -> None:
         """Remove everything it holds; it must not run."""
         assert self._process is None

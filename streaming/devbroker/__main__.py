@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from math import inf
 from pathlib import Path
 
 import structlog
 
 from domain.errors import TidemillError
+from streaming.devbroker.limits import Limits
 from streaming.devbroker.server import serve
 
 
@@ -19,10 +21,17 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True, help="0 takes any free one; DATA/address tells which")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--fsync", default="never", help="never (survives kill -9), interval or always (power loss)")
+    parser.add_argument(
+        "--patience", type=float, default=Limits.patience_s, metavar="S",
+        help="seconds in which a first request comes, a request is complete, an answer is read (default %(default)g)",
+    )  # fmt: skip
     arguments = parser.parse_args()
+    if not 0 < arguments.patience < inf:
+        parser.error(f"--patience {arguments.patience:g}: a number of seconds above 0")
+    limits = Limits(patience_s=arguments.patience)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
-        serve(arguments.data, arguments.host, arguments.port, arguments.fsync, on_ready=_say)
+        serve(arguments.data, arguments.host, arguments.port, arguments.fsync, limits=limits, on_ready=_say)
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command speaks to a person
         return 2

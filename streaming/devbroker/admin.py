@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Awaitable, Mapping
 from functools import partial
 
 from kio.schema.errors import ErrorCode
@@ -14,15 +15,18 @@ from streaming.devbroker.settings import SETTINGS
 from streaming.devbroker.topics import Topic
 from streaming.devbroker.wire import Fields
 
+_NAMELESS_SINCE = 12
+"""From this version of Metadata on a topic asked for by an identity that is not here has no name in the answer."""
+
 _TOPIC, _BROKER = 2, 4
 _CHOSEN, _STATIC, _DEFAULT = 1, 4, 5
 _KINDS = {"string": 2, "int": 3, "long": 5, "list": 7}
 
 
-def _outcome(act: Callable[[], object]) -> Fields:
+async def _outcome(acting: Awaitable[object]) -> Fields:
     """Return the error fields of an item of a request after acting on it."""
     try:
-        act()
+        await acting
     except Refusal as refusal:
         return {"error_code": refusal.code, "error_message": refusal.message}
     return {"error_code": ErrorCode.none, "error_message": None}
@@ -37,7 +41,11 @@ def metadata(ask: Ask) -> Fields:
     if ask.request.topics is None:
         topics = [_described(topic) for topic in ask.broker.topics]
     else:
-        topics = [_found(ask.broker, asked) for asked in ask.request.topics]
+        by_id = {topic.uuid: topic for topic in ask.broker.topics}
+        asked = {(topic.name, getattr(topic, "topic_id", None)) for topic in ask.request.topics}  # each once
+        topics = [_found(ask.broker, by_id, *one) for one in asked]
+    if ask.call.version < _NAMELESS_SINCE:
+        topics = [{**topic, "name": topic["name"] or ""} for topic in topics]
     return {
         "brokers": _nodes(ask.broker),
         "cluster_id": ask.broker.topics.cluster_id,
@@ -46,13 +54,13 @@ def metadata(ask: Ask) -> Fields:
     }
 
 
-def _found(broker: Broker, asked: Request) -> Fields:
-    absent = {"name": asked.name, "topic_id": getattr(asked, "topic_id", None), "partitions": ()}
-    if asked.name is None:
-        known = next((topic for topic in broker.topics if topic.uuid == asked.topic_id), None)
+def _found(broker: Broker, by_id: Mapping[uuid.UUID, Topic], name: str | None, topic_id: uuid.UUID | None) -> Fields:
+    absent = {"name": name, "topic_id": topic_id, "partitions": ()}
+    if name is None:
+        known = by_id.get(topic_id) if topic_id else None
         return _described(known) if known else {"error_code": ErrorCode.unknown_topic_id, **absent}
     try:
-        return _described(broker.topics.topic(asked.name))
+        return _described(broker.topics.topic(name))
     except Refusal as refusal:
         return {"error_code": refusal.code, **absent}
 
@@ -83,23 +91,25 @@ def describe_cluster(ask: Ask) -> Fields:
     }
 
 
-def create_topics(ask: Ask) -> Fields:
+async def create_topics(ask: Ask) -> Fields:
     """CreateTopics."""
-    return {"topics": [_create(ask.broker, wanted, dry=ask.request.validate_only) for wanted in ask.request.topics]}
+    dry = ask.request.validate_only
+    return {"topics": [await _create(ask.broker, wanted, dry=dry) for wanted in ask.request.topics]}
 
 
-def _create(broker: Broker, wanted: Request, *, dry: bool) -> Fields:
+async def _create(broker: Broker, wanted: Request, *, dry: bool) -> Fields:
     made: list[Topic] = []
 
-    def act() -> None:
+    async def act() -> None:
         if wanted.assignments:
             raise Refusal(ErrorCode.invalid_replica_assignment, "one node: there is nothing to assign")
         if wanted.replication_factor not in {-1, 1}:
             raise Refusal(ErrorCode.invalid_replication_factor, "one node: the replication factor is 1")
         settings = {setting.name: setting.value for setting in wanted.configs}
-        made.append(broker.topics.create(wanted.name, wanted.num_partitions, settings, dry=dry))
+        create = partial(broker.topics.create, wanted.name, wanted.num_partitions, settings, dry=dry)
+        made.append(await broker.change_topics(create))
 
-    outcome = {"name": wanted.name, "topic_id": None, "configs": None, **_outcome(act)}
+    outcome = {"name": wanted.name, "topic_id": None, "configs": None, **await _outcome(act())}
     if not made:
         return outcome
     topic = made[0]
@@ -113,42 +123,43 @@ def _create(broker: Broker, wanted: Request, *, dry: bool) -> Fields:
     return outcome | described | {"topic_id": identity}
 
 
-def delete_topics(ask: Ask) -> Fields:
+async def delete_topics(ask: Ask) -> Fields:
     """DeleteTopics, by name."""
     names = ask.request.topic_names
-    return {"responses": [{"name": name, **_outcome(partial(ask.broker.delete_topic, name))} for name in names]}
+    return {"responses": [{"name": name, **await _outcome(ask.broker.delete_topic(name))} for name in names]}
 
 
-def create_partitions(ask: Ask) -> Fields:
+async def create_partitions(ask: Ask) -> Fields:
     """CreatePartitions: more of them, never fewer."""
 
-    def widen(wanted: Request) -> None:
+    async def act(wanted: Request) -> None:
         if wanted.assignments:
             raise Refusal(ErrorCode.invalid_replica_assignment, "one node: there is nothing to assign")
-        ask.broker.topics.widen(wanted.name, wanted.count, dry=ask.request.validate_only)
+        widen = partial(ask.broker.topics.widen, wanted.name, wanted.count, dry=ask.request.validate_only)
+        await ask.broker.change_topics(widen)
 
-    return {"results": [{"name": asked.name, **_outcome(partial(widen, asked))} for asked in ask.request.topics]}
+    return {"results": [{"name": asked.name, **await _outcome(act(asked))} for asked in ask.request.topics]}
 
 
-def describe_configs(ask: Ask) -> Fields:
+async def describe_configs(ask: Ask) -> Fields:
     """DescribeConfigs: the settings of topics, in force and honoured; the broker's own are its command line."""
-    return {"results": [_configs(ask.broker, asked) for asked in ask.request.resources]}
+    return {"results": [await _configs(ask.broker, asked) for asked in ask.request.resources]}
 
 
-def _configs(broker: Broker, asked: Request) -> Fields:
+async def _configs(broker: Broker, asked: Request) -> Fields:
     configs: list[Fields] = []
 
-    def act() -> None:
+    async def act() -> None:
         if asked.resource_type == _TOPIC:
             settings = _settings(broker.topics.topic(asked.resource_name))
         elif asked.resource_type == _BROKER and asked.resource_name in {"", str(NODE)}:
             settings = [(name, setting.default, _STATIC) for name, setting in SETTINGS.items()]
         else:
-            raise Refusal(ErrorCode.invalid_request, f"no settings of {asked.resource_name!r} here")
+            raise Refusal(ErrorCode.invalid_request, f"no settings of {asked.resource_name[:249]!r} here")
         keys = asked.configuration_keys
         configs.extend(_config(*setting) for setting in settings if keys is None or setting[0] in keys)
 
-    outcome = _outcome(act)
+    outcome = await _outcome(act())
     return {"resource_type": asked.resource_type, "resource_name": asked.resource_name, "configs": configs, **outcome}
 
 

@@ -31,11 +31,12 @@ def api_versions(_ask: Ask) -> Fields:
     return offered(ErrorCode.none)
 
 
-def init_producer_id(ask: Ask) -> Fields:
+async def init_producer_id(ask: Ask) -> Fields:
     """InitProducerId: a new id for an idempotent producer; a transactional one is refused."""
     if ask.request.transactional_id is not None:
         return {"error_code": ErrorCode.transactional_id_authorization_failed, "producer_id": -1, "producer_epoch": -1}
-    return {"error_code": ErrorCode.none, "producer_id": ask.broker.topics.new_producer(), "producer_epoch": 0}
+    new = await ask.broker.change_topics(ask.broker.topics.new_producer)
+    return {"error_code": ErrorCode.none, "producer_id": new, "producer_epoch": 0}
 
 
 # Where versions stop below Kafka's newest, the next one changes the shape of the request and brings nothing that

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 from kio.schema.errors import ErrorCode
 
@@ -76,14 +78,14 @@ async def join_group(ask: Ask) -> Fields:
         client=ask.call.client,
         host=ask.call.host,
         session_s=session_ms / 1000,
-        rebalance_s=max(rebalance_ms, 0) / 1000,
+        rebalance_s=min(max(rebalance_ms, 0), SESSION_TIMEOUTS_MS[1]) / 1000,
         protocol_type=ask.request.protocol_type,
         protocols=tuple((protocol.name, protocol.metadata) for protocol in ask.request.protocols),
         needs_id=ask.call.version >= _MEMBER_ID_REQUIRED_SINCE,
     )
     try:
         _check_session(session_ms)
-        joined = await ask.broker.group(_named(ask.request.group_id)).join(said, _now())
+        joined = await ask.broker.join(_named(ask.request.group_id), said, _now())
     except Refusal as refusal:
         member_id = refusal.message if refusal.code is ErrorCode.member_id_required else ask.request.member_id
         refused: Fields = {"error_code": refusal.code, "generation_id": -1, "protocol_name": "", "leader": ""}
@@ -152,6 +154,7 @@ def offset_commit(ask: Ask) -> Fields:
         group.check_commit(ask.request.member_id, _instance(ask.request), generation, _now())
 
     refused = _code(may)
+    known, full = ask.broker.offsets.of(ask.request.group_id), ask.broker.offsets.full
     offsets: dict[tuple[str, int], Committed] = {}
 
     def taken(topic: str, asked: Request) -> ErrorCode:
@@ -162,6 +165,8 @@ def offset_commit(ask: Ask) -> Fields:
             return ErrorCode.unknown_topic_or_partition
         if len(metadata.encode()) > MAX_METADATA_BYTES:
             return ErrorCode.offset_metadata_too_large
+        if full and (topic, asked.partition_index) not in known:
+            return ErrorCode.invalid_commit_offset_size
         epoch = getattr(asked, "committed_leader_epoch", -1)
         offsets[topic, asked.partition_index] = Committed(asked.committed_offset, epoch, metadata)
         return ErrorCode.none
@@ -185,8 +190,7 @@ def offset_fetch(ask: Ask) -> Fields:
     known = ask.broker.offsets.of(ask.request.group_id)
     asked: dict[str, Iterable[int]] = {}
     if ask.request.topics is None:
-        for topic, _ in known:
-            asked[topic] = sorted(partition for name, partition in known if name == topic)
+        asked = {topic: [key[1] for key in keys] for topic, keys in groupby(sorted(known), itemgetter(0))}
     else:
         asked = {topic.name: topic.partition_indexes for topic in ask.request.topics}
 
@@ -211,8 +215,8 @@ def list_groups(ask: Ask) -> Fields:
     """ListGroups: with members or committed offsets."""
     states = getattr(ask.request, "states_filter", ())
     groups = []
-    for name in ask.broker.group_names():
-        group = ask.broker.groups.get(name) or Group()
+    for name in sorted(ask.broker.group_names()):
+        group = ask.broker.group(name)
         if not states or group.state.value in states:
             groups.append({"group_id": name, "protocol_type": group.protocol_type, "group_state": group.state.value})
     return {"error_code": ErrorCode.none, "groups": groups}
@@ -226,9 +230,9 @@ def describe_groups(ask: Ask) -> Fields:
             {
                 "error_code": ErrorCode.none,
                 "group_id": name,
-                **(_described(ask.broker.groups.get(name) or Group()) if name in known else _DEAD),
+                **(_described(ask.broker.group(name)) if name in known else _DEAD),
             }
-            for name in ask.request.groups
+            for name in dict.fromkeys(ask.request.groups)
         ],
     }
 
@@ -251,15 +255,16 @@ def _described(group: Group) -> Fields:
 
 def delete_groups(ask: Ask) -> Fields:
     """DeleteGroups: without members only."""
+    known = ask.broker.group_names()
 
     def delete(name: str) -> None:
-        if name not in ask.broker.group_names():
+        if name not in known:
             raise Refusal(ErrorCode.group_id_not_found)
-        group = ask.broker.groups.get(name)
-        if group and group.state is not State.EMPTY:
+        if ask.broker.group(name).state is not State.EMPTY:
             raise Refusal(ErrorCode.non_empty_group)
         ask.broker.groups.pop(name, None)
         ask.broker.offsets.forget(name)
+        known.discard(name)
 
     return {
         "results": [

@@ -7,6 +7,12 @@ from typing import Any
 
 _SHORT = struct.Struct(">h")
 
+MAX_ELEMENTS = 5_000
+"""Elements of all arrays of a request together: twice what a client may ask of all partitions there can be."""
+
+_VARINT_BYTES = 5
+"""Of a varint of 32 bits, the only ones a request has."""
+
 
 class MalformedFrame(Exception):  # noqa: N818 - it names the frame
     """The bytes are not a request; the connection is closed."""
@@ -21,8 +27,9 @@ class Cursor:
         From every method, when the frame does not hold what is to be taken.
     """
 
-    def __init__(self, frame: bytes, at: int = 0) -> None:
+    def __init__(self, frame: bytes | bytearray, at: int = 0) -> None:
         self._view = memoryview(frame)
+        self._elements = MAX_ELEMENTS
         self.at = at
 
     def take(self, layout: str) -> tuple[Any, ...]:
@@ -35,22 +42,33 @@ class Cursor:
         return values
 
     def unsigned(self) -> int:
-        """Take an unsigned varint."""
-        value = shift = 0
-        while True:
-            (byte,) = self.bytes(1)
-            value |= (byte & 0x7F) << shift
+        """Take an unsigned varint of 32 bits."""
+        value = 0
+        for shift, byte in enumerate(self._view[self.at : self.at + _VARINT_BYTES]):
+            value |= (byte & 0x7F) << 7 * shift
             if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+                self.at += shift + 1
                 return value
-            shift += 7
+        raise MalformedFrame(f"a number of more than {_VARINT_BYTES} bytes, or cut off")
 
     def length(self, *, compact: bool) -> int:
-        """Take the length of an array, string or bytes before them: -1 is null, and none is longer than the frame."""
+        """Take the length of a string or of bytes before them: -1 is null, and none is longer than the frame."""
         length = self.unsigned() - 1 if compact else int(self.take(">i")[0])
-        # Nothing takes less than a byte, so a longer array cannot be there either.
         if not -1 <= length <= len(self._view) - self.at:
             raise MalformedFrame(f"a length of {length}, {len(self._view) - self.at} bytes left")
         return length
+
+    def count(self, *, compact: bool) -> int:
+        """Take the length of an array before its elements: -1 is null."""
+        # No element takes less than a byte, so a longer array cannot be there either.
+        return self._counted(self.length(compact=compact))
+
+    def _counted(self, elements: int) -> int:
+        """Count elements among those of the request, for each is work whatever its size."""
+        self._elements -= max(elements, 0)
+        if self._elements < 0:
+            raise MalformedFrame(f"more than {MAX_ELEMENTS} elements")
+        return elements
 
     def nullable_string(self) -> str | None:
         """Take a string of the older versions, or null."""
@@ -79,7 +97,7 @@ class Cursor:
 
     def skip_tags(self) -> None:
         """Take the tagged fields of the newer versions, and leave them."""
-        for _ in range(self.unsigned()):
+        for _ in range(self._counted(self.unsigned())):
             self.unsigned()
             self.bytes(self.unsigned())
 

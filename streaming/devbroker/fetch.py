@@ -17,6 +17,15 @@ from streaming.devbroker.wire import Call
 VERSIONS = (4, 11)
 """Record batches v2 and no tagged fields yet; Apache Kafka 4 serves all of these too."""
 
+MAX_BYTES = 8 << 20
+"""Of an answer, unless its first batch alone is larger: what a reader who does not read costs at most."""
+
+MAX_WAIT_MS = 60_000
+"""An answer comes by then, an empty one if need be; its client asks again."""
+
+LONG_SEARCH_S, PAUSE = 0.001, 9.0
+"""A waiting request whose search takes longer than that searches again after a pause of so many times as long."""
+
 _START_OFFSET_SINCE = 5
 _SESSIONS_SINCE = 7
 _LEADER_EPOCH_SINCE = 9
@@ -53,7 +62,7 @@ class _Found(NamedTuple):
         return self.slice.extent.length if self.slice else 0
 
 
-async def fetch(broker: Broker, call: Call, frame: bytes) -> bytes:
+async def fetch(broker: Broker, call: Call, frame: bytes | bytearray) -> bytes:
     """Return the answer's fields when ``min_bytes`` are there, ``max_wait_ms`` have passed or something is wrong."""
     query = _query(call, frame)
     if query.session:
@@ -64,7 +73,7 @@ async def fetch(broker: Broker, call: Call, frame: bytes) -> bytes:
     return _answer(broker, call.version, query, found)
 
 
-def _query(call: Call, frame: bytes) -> _Query:
+def _query(call: Call, frame: bytes | bytearray) -> _Query:
     cursor = Cursor(frame, call.body)
     _, max_wait_ms, min_bytes, max_bytes, _ = cursor.take(">iiiib")
     session, _ = cursor.take(">ii") if call.version >= _SESSIONS_SINCE else (0, 0)
@@ -75,14 +84,14 @@ def _query(call: Call, frame: bytes) -> _Query:
         layout = ">iiqqi"
     place = 2 if call.version >= _LEADER_EPOCH_SINCE else 1  # of the offset, behind the leader's epoch
     topics = []
-    for _ in range(cursor.length(compact=False)):
+    for _ in range(cursor.count(compact=False)):
         topic = cursor.string()
         wanted = []
-        for _ in range(cursor.length(compact=False)):
+        for _ in range(cursor.count(compact=False)):
             numbers = cursor.take(layout)
             wanted.append(_Wanted(topic, numbers[0], numbers[place], numbers[-1]))
         topics.append((topic, wanted))
-    return _Query(max_wait_ms, min_bytes, max_bytes, session, topics)
+    return _Query(min(max_wait_ms, MAX_WAIT_MS), min_bytes, min(max_bytes, MAX_BYTES), session, topics)
 
 
 def _search(broker: Broker, query: _Query) -> list[_Found]:
@@ -125,7 +134,11 @@ async def _waited(broker: Broker, query: _Query, found: list[_Found]) -> list[_F
             except TimeoutError:
                 break
             news.clear()
+            began = loop.time()
             found = _search(broker, query)
+            spent = loop.time() - began
+            if spent > LONG_SEARCH_S:
+                await asyncio.sleep(min(PAUSE * spent, deadline - began))
     finally:
         for log in logs:
             log.listeners.discard(news.set)

@@ -13,6 +13,9 @@ from kio.schema.errors import ErrorCode
 from streaming.devbroker.members import Joined, Joining, Member, common_protocols, elected
 from streaming.devbroker.refusals import Refusal
 
+MAX_SHARES_BYTES = 256 << 10
+"""What the leader may hand out: the partitions of all topics take a tenth of it."""
+
 Value = TypeVar("Value")
 
 
@@ -45,6 +48,15 @@ class Group:
     def idle(self) -> bool:
         """Whether nobody is in it or about to be."""
         return self.state is State.EMPTY and not self._announced
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """How many are in it or about to be, and the bytes they have sent about themselves."""
+        return len(self.members) + len(self._announced), sum(member.size for member in self.members.values())
+
+    def knows(self, joining: Joining) -> bool:
+        """Whether who joins is here already, or was given an id."""
+        return joining.member_id in self.members or joining.member_id in self._announced
 
     def join(self, said: Joining, now: float) -> asyncio.Future[Joined]:
         """Take a member in, or in again; the future resolves when everybody has joined.
@@ -176,10 +188,12 @@ class Group:
         Raises
         ------
         Refusal
-            As `check`, or REBALANCE_IN_PROGRESS.
+            As `check`, REBALANCE_IN_PROGRESS, or INVALID_REQUEST for shares above `MAX_SHARES_BYTES`.
         """
         member = self.check(member_id, instance_id, generation)
         member.heard(now)
+        if sum(map(len, shares.values())) > MAX_SHARES_BYTES:
+            raise Refusal(ErrorCode.invalid_request)
         if self.state is State.JOINING:
             raise Refusal(ErrorCode.rebalance_in_progress)
         if self.state is State.STABLE:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import structlog
 from kio.schema.errors import ErrorCode
 
-from streaming.devbroker import batches, files, records
+from streaming.devbroker import batches, files
 from streaming.devbroker.producers import EXPIRES_MS, Producers
 from streaming.devbroker.refusals import Refusal
 from streaming.devbroker.segment import Extent, Segment
@@ -189,19 +189,15 @@ class PartitionLog:
                 return Slice(segment, segment.extent(start, max_bytes, at_least_one=at_least_one))
         return None
 
-    def at_time(self, timestamp: int) -> tuple[int, int] | None:
-        """Return (time in ms, offset) of the first record at or after a time, or None."""
-        for segment in self._segments:
-            found = segment.batch_at_time(timestamp)
-            if found:
-                header, batch = found
-                return next((pair for pair in records.timestamps(batch, header) if pair[0] >= timestamp), None)
-        return None
+    def at_time(self, timestamp: int) -> tuple[bytes, batches.Header] | None:
+        """Return the first batch with a record at or after a time (ms), or None; see `records.first_at`."""
+        found = (segment.batch_at_time(timestamp) for segment in self._segments)
+        return next((batch for batch in found if batch is not None), None)
 
-    def newest_time(self) -> tuple[int, int] | None:
-        """Return (time in ms, offset) of the first record with the newest time of all, or None."""
-        newest = max(segment.max_timestamp for segment in self._segments)
-        return self.at_time(newest) if newest >= 0 else None
+    @property
+    def newest_time(self) -> int:
+        """The newest time of all records (ms), below 0 where none has one."""
+        return max(segment.max_timestamp for segment in self._segments)
 
     def expire(self, now_ms: int) -> int:
         """Drop old segments as ``retention.ms`` and ``retention.bytes`` say, and forget silent producers.

@@ -15,6 +15,9 @@ Protocols = tuple[tuple[str, bytes], ...]
 """Assignment strategies a member can follow, the preferred one first, with its subscription for each."""
 
 
+_ENTRY_BYTES = 64
+
+
 @dataclass(frozen=True)
 class Joining:
     """What a JoinGroup request says.
@@ -70,7 +73,13 @@ class Member:
     @property
     def waits(self) -> bool:
         """Whether it has a request pending: then the broker owes it an answer, not it a heartbeat."""
-        return self.joining is not None or self.syncing is not None
+        return any(pending is not None and not pending.done() for pending in (self.joining, self.syncing))
+
+    @property
+    def size(self) -> int:
+        """Bytes it has sent about itself, and what keeping them apart takes."""
+        words = (self.id, self.said.instance_id or "", self.said.client, self.said.protocol_type)
+        return sum(map(len, words)) + sum(len(name) + len(about) + _ENTRY_BYTES for name, about in self.said.protocols)
 
     def subscription(self, protocol: str) -> bytes:
         """Return what it subscribed to, in the words of a protocol."""

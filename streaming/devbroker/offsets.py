@@ -21,6 +21,11 @@ logger = structlog.get_logger(__name__)
 COMPACT_BYTES = 1 << 20
 """The log is rewritten with what is in force when it is this large and four times larger than that would be."""
 
+MAX_BYTES = 4 << 20
+"""What is in force may be so large, about: rewriting it keeps everybody waiting."""
+
+_ENTRY_BYTES = 64
+
 _FRAME = struct.Struct(">II")
 """Length and CRC-32 of one commit; a commit is whole or it never was."""
 
@@ -53,6 +58,7 @@ class CommittedOffsets:
         self._fsync = fsync
         self._dirty = False
         self._groups: dict[str, dict[Key, Committed]] = {}
+        self._held = 0  # bytes in force, about
         if path.exists():
             self._replay()
         self._compact()
@@ -73,10 +79,12 @@ class CommittedOffsets:
     def _apply(self, group: str, entries: Iterable[tuple[str, int, int, int, str]]) -> None:
         known = self._groups.setdefault(group, {})
         for topic, partition, offset, leader_epoch, metadata in entries:
-            if offset < 0:
-                known.pop((topic, partition), None)
-            else:
+            old = known.pop((topic, partition), None)
+            if old is not None:
+                self._held -= _ENTRY_BYTES + len(group) + len(topic) + len(old.metadata)
+            if offset >= 0:
                 known[topic, partition] = Committed(offset, leader_epoch, metadata)
+                self._held += _ENTRY_BYTES + len(group) + len(topic) + len(metadata)
         if not known:
             del self._groups[group]
 
@@ -87,6 +95,11 @@ class CommittedOffsets:
         )
         files.replace(self._path, content)
         self._size = self._live = len(content)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is as much as may be: then only what is there is committed again."""
+        return self._held > MAX_BYTES
 
     @property
     def groups(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import NamedTuple
 
@@ -14,6 +15,12 @@ from streaming.devbroker.wire import Call
 
 VERSIONS = (3, 8)
 """Record batches v2 and no tagged fields yet; Apache Kafka 4 serves all of these too."""
+
+TURN_BYTES = 4 << 20
+"""Bytes appended before other clients have their turn: a few milliseconds."""
+
+PARTITION_BYTES = 8 << 10
+"""What a partition counts for besides its records: even to refuse it takes about as long as appending so many."""
 
 _START_OFFSET_SINCE = 5
 _ERROR_TEXT_SINCE = 8
@@ -31,19 +38,24 @@ class _Outcome(NamedTuple):
     message: str | None
 
 
-def produce(broker: Broker, call: Call, frame: bytes) -> bytes | None:
+async def produce(broker: Broker, call: Call, frame: bytes | bytearray) -> bytes | None:
     """Append every batch of a request; return the answer's fields, or None when none is wanted (``acks=0``)."""
     cursor = Cursor(frame, call.body)
     transactional = cursor.nullable_string()
     acks, _ = cursor.take(">hi")
-    answer = [_INT.pack(count := max(cursor.length(compact=False), 0))]
+    answer = [_INT.pack(count := max(cursor.count(compact=False), 0))]
+    since = 0
     for _ in range(count):
         topic = cursor.string()
-        answer += (string(topic), _INT.pack(partitions := max(cursor.length(compact=False), 0)))
+        answer += (string(topic), _INT.pack(partitions := max(cursor.count(compact=False), 0)))
         for _ in range(partitions):
             (partition,) = cursor.take(">i")
             records = cursor.bytes(max(cursor.length(compact=False), 0))
             broker.bytes_in += len(records)
+            since += PARTITION_BYTES + len(records)
+            if since > TURN_BYTES:
+                since = 0
+                await asyncio.sleep(0)
             code = ErrorCode.none
             if transactional is not None:
                 code = ErrorCode.transactional_id_authorization_failed

@@ -16,6 +16,9 @@ REMEMBERED = 5
 EXPIRES_MS = 86_400_000
 """A producer not heard of for a day is forgotten, as ``producer.id.expiration.ms`` of Apache Kafka has it."""
 
+MOST = 1_000
+"""Producers remembered of a partition; beyond it the one not heard of for longest is forgotten."""
+
 _SEQUENCES = 1 << 31
 """Sequence numbers run from 0 to 2**31 - 1 and around."""
 
@@ -73,9 +76,12 @@ class Producers:
         """Note a batch that has just been appended or found in the log."""
         if header.producer_id == NO_PRODUCER:
             return
-        producer = self._known.get(header.producer_id)
+        producer = self._known.pop(header.producer_id, None)
         if producer is None or producer.epoch != header.producer_epoch:
-            producer = self._known[header.producer_id] = _Producer(header.producer_epoch)
+            producer = _Producer(header.producer_epoch)
+        self._known[header.producer_id] = producer  # the last one now
+        if len(self._known) > MOST:
+            del self._known[next(iter(self._known))]
         producer.batches.append((header.base_sequence, _last_sequence(header), base_offset))
         producer.seen_ms = now_ms
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from kio.schema.errors import ErrorCode
 
+_LONGEST = 1_000
+"""Characters of a message: it may name what the client sent, and that may be a megabyte."""
+
 
 class Refusal(Exception):  # noqa: N818 - the protocol's answer, not the broker's failure
     """The request is answered with an error code; the connection and the broker go on.
@@ -19,4 +22,4 @@ class Refusal(Exception):  # noqa: N818 - the protocol's answer, not the broker'
     def __init__(self, code: ErrorCode, message: str = "") -> None:
         super().__init__(message or code.name)
         self.code = code
-        self.message = message or code.name.replace("_", " ")
+        self.message = message[:_LONGEST] or code.name.replace("_", " ")

@@ -68,10 +68,10 @@ def parts(annotation: object) -> list[object]:
 
 def _array(one: Take, *, flexible: bool, nullable: bool) -> Take:
     def take(cursor: Cursor) -> tuple[object, ...] | None:
-        length = cursor.length(compact=flexible)
-        if length < 0 and not nullable:
+        count = cursor.count(compact=flexible)
+        if count < 0 and not nullable:
             raise MalformedFrame("null, where an array must be")
-        return None if length < 0 else tuple(one(cursor) for _ in range(length))
+        return None if count < 0 else tuple(one(cursor) for _ in range(count))
 
     return take
 

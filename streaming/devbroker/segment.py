@@ -152,14 +152,14 @@ class Segment:
         with self._file() as fd:
             return os.pread(fd, extent.length, extent.position)
 
-    def batch_at_time(self, timestamp: int) -> tuple[Header, bytes] | None:
+    def batch_at_time(self, timestamp: int) -> tuple[bytes, Header] | None:
         """Return the first batch with a record at or after a time (ms), or None."""
         block = bisect_left(self._timestamps, timestamp)
         if block == len(self._timestamps):
             return None
         for position, header in self._headers(block):
             if header.max_timestamp >= timestamp:
-                return header, self.read(Extent(position, header.size))
+                return self.read(Extent(position, header.size)), header
         return None
 
     def _headers(self, block: int) -> Iterator[tuple[int, Header]]:

@@ -14,6 +14,9 @@ Kind = Literal["int", "long", "string", "list"]
 _LONG = (1 << 63) - 1
 _INT = (1 << 31) - 1
 
+MAX_BATCH = 16 << 20
+"""The largest batch a topic may allow: while one is written, everybody waits."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -47,7 +50,7 @@ class Setting:
 SETTINGS: Mapping[str, Setting] = {
     "cleanup.policy": Setting("delete", "list", ("delete",), "Old segments are deleted; there is no compaction."),
     "compression.type": Setting("producer", "string", ("producer",), "Batches stay as their producer made them."),
-    "max.message.bytes": Setting("1048588", "int", (0, _INT), "The largest record batch."),
+    "max.message.bytes": Setting("1048588", "int", (0, MAX_BATCH), "The largest record batch."),
     "message.timestamp.after.max.ms": Setting(
         "3600000", "long", (0, _LONG), "How far ahead of the broker's clock a record's time may be."
     ),

@@ -15,6 +15,7 @@ from kio.schema.errors import ErrorCode
 
 from domain.errors import BadState
 from streaming.devbroker import files
+from streaming.devbroker.limits import MAX_PARTITIONS_IN_ALL
 from streaming.devbroker.log import Fsync, PartitionLog
 from streaming.devbroker.refusals import Refusal
 from streaming.devbroker.settings import checked, log_settings
@@ -63,6 +64,8 @@ class Topics:
         The data directory. What is unfinished there (half a deletion) is finished.
     fsync
         Of the logs, see `PartitionLog`.
+    max_partitions
+        Of all topics together; beyond it none is created.
 
     Raises
     ------
@@ -70,7 +73,8 @@ class Topics:
         When the catalog on disk cannot be read.
     """
 
-    def __init__(self, data: Path, fsync: Fsync) -> None:
+    def __init__(self, data: Path, fsync: Fsync, max_partitions: int = MAX_PARTITIONS_IN_ALL) -> None:
+        self.max_partitions = max_partitions
         self._catalog = data / "catalog.json"
         self._directory = data / "topics"
         self._fsync: Fsync = fsync
@@ -87,7 +91,7 @@ class Topics:
             if path.name not in kept:
                 shutil.rmtree(path)
         for topic in self._topics.values():
-            self._open(topic)
+            self._logs |= self._opened(topic)
 
     def _read(self) -> None:
         try:
@@ -108,12 +112,30 @@ class Topics:
         files.replace(self._catalog, json.dumps(catalog, indent=1).encode())
         self._topics = topics
 
-    def _open(self, topic: Topic) -> None:
+    def _opened(self, topic: Topic) -> dict[tuple[str, int], PartitionLog]:
+        """Return the logs of a topic that were not open yet."""
         settings = log_settings(topic.settings)
-        for index in range(topic.partitions):
-            if (topic.name, index) not in self._logs:
-                directory = self._directory / topic.directory / str(index)
-                self._logs[topic.name, index] = PartitionLog(directory, settings, self._fsync)
+        directory = self._directory / topic.directory
+        return {
+            (topic.name, index): PartitionLog(directory / str(index), settings, self._fsync)
+            for index in range(topic.partitions)
+            if (topic.name, index) not in self._logs
+        }
+
+    def _add(self, topic: Topic) -> None:
+        """Put a topic, or a wider one, on disk, and only then let clients find it.
+
+        Raises
+        ------
+        Refusal
+            KAFKA_STORAGE_ERROR when the disk, or the limit of open files, does not allow it.
+        """
+        try:
+            logs = self._opened(topic)
+            self._store({**self._topics, topic.name: topic})
+        except OSError as error:
+            raise Refusal(ErrorCode.kafka_storage_error, str(error)) from error
+        self._logs = {**self._logs, **logs}  # not in place: the loop that serves clients may be walking through it
 
     def __iter__(self) -> Iterator[Topic]:
         return iter(self._topics.values())
@@ -174,11 +196,10 @@ class Topics:
         if name in self._topics:
             raise Refusal(ErrorCode.topic_already_exists, f"Topic '{name}' already exists.")
         count = 1 if partitions == -1 else partitions
-        _check_partitions(count)
+        self._check_partitions(count, count)
         topic = Topic(name, str(uuid.uuid4()), count, checked(settings))
         if not dry:
-            self._open(topic)
-            self._store({**self._topics, name: topic})
+            self._add(topic)
         return topic
 
     def widen(self, name: str, partitions: int, *, dry: bool = False) -> None:
@@ -192,14 +213,19 @@ class Topics:
         old = self.topic(name)
         if partitions <= old.partitions:
             raise Refusal(ErrorCode.invalid_partitions, f"Topic '{name}' already has {old.partitions} partitions.")
-        _check_partitions(partitions)
+        self._check_partitions(partitions, partitions - old.partitions)
         if not dry:
-            topic = Topic(old.name, old.id, partitions, old.settings)
-            self._open(topic)
-            self._store({**self._topics, name: topic})
+            self._add(Topic(old.name, old.id, partitions, old.settings))
 
-    def delete(self, name: str) -> None:
-        """Delete a topic and its logs; a crash in between is finished at the next start.
+    def _check_partitions(self, count: int, more: int) -> None:
+        if not 0 < count <= MAX_PARTITIONS:
+            raise Refusal(ErrorCode.invalid_partitions, f"{count} partitions: from 1 to {MAX_PARTITIONS}")
+        if len(self._logs) + more > self.max_partitions:
+            why = f"{more} partitions more: {len(self._logs)} of all topics are open, {self.max_partitions} may be"
+            raise Refusal(ErrorCode.invalid_partitions, why)
+
+    def delete(self, name: str) -> Topic:
+        """Delete a topic, its logs unharmed; a crash before they are removed is finished at the next start.
 
         Raises
         ------
@@ -208,9 +234,16 @@ class Topics:
         """
         topic = self.topic(name)
         self._store({other.name: other for other in self if other is not topic})
+        return topic
+
+    def close_logs(self, topic: Topic) -> None:
+        """Close the logs of a deleted topic; their readers are woken."""
         for index in range(topic.partitions):
-            self._logs.pop((name, index)).close()
-        shutil.rmtree(self._directory / topic.directory)
+            self._logs.pop((topic.name, index)).close()
+
+    def remove_logs(self, topic: Topic) -> None:
+        """Remove the closed logs of a deleted topic from the disk."""
+        shutil.rmtree(self._directory / topic.directory, ignore_errors=True)
 
     def new_producer(self) -> int:
         """Return a producer id nobody had before."""
@@ -228,9 +261,4 @@ class Topics:
 
 def _check_name(name: str) -> None:
     if not _NAME.match(name):
-        raise Refusal(ErrorCode.invalid_topic_exception, f"{name!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
-
-
-def _check_partitions(count: int) -> None:
-    if not 0 < count <= MAX_PARTITIONS:
-        raise Refusal(ErrorCode.invalid_partitions, f"{count} partitions: from 1 to {MAX_PARTITIONS}")
+        raise Refusal(ErrorCode.invalid_topic_exception, f"{name[:249]!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")

@@ -20,9 +20,6 @@ from streaming.devbroker.requests import Request, parts, reader
 Fields: TypeAlias = Mapping[str, object]
 """An answer by field name. It may hold more than the version asked for knows: what that lacks is left out."""
 
-MAX_FRAME = 100 << 20
-"""Kafka's ``socket.request.max.bytes``: whoever asks for more is not a Kafka client."""
-
 _HEAD = struct.Struct(">ii")
 
 
@@ -42,7 +39,7 @@ class Call(NamedTuple):
     body: int
 
 
-def call_of(frame: bytes, host: str, *, flexible: Callable[[int, int], bool]) -> Call:
+def call_of(frame: bytes | bytearray, host: str, *, flexible: Callable[[int, int], bool]) -> Call:
     """Return the request header of a frame.
 
     Parameters
@@ -63,7 +60,7 @@ def call_of(frame: bytes, host: str, *, flexible: Callable[[int, int], bool]) ->
     return Call(api, version, correlation, client, host, cursor.at)
 
 
-def decoded(call: Call, frame: bytes) -> Request:
+def decoded(call: Call, frame: bytes | bytearray) -> Request:
     """Return the request in a frame.
 
     Raises

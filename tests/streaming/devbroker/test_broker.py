@@ -18,13 +18,13 @@ def test_a_silent_member_goes_and_an_empty_group_without_offsets_is_forgotten(tm
         broker.topics.create("t", 1, {})
         broker.offsets.commit("with offsets", {("t", 0): Committed(1, 0, "")})
         for name in ("with offsets", "without"):
-            joined = broker.group(name).join(SAID, 0.0).result()
+            joined = broker.join(name, SAID, 0.0).result()
             broker.group(name).sync(joined.member_id, None, 1, {}, 0.0)
         broker.tick(6.0)
         assert all(group.members for group in broker.groups.values())
         broker.tick(6.0 + RETENTION_ROUND_S)
         assert not any(group.members for group in broker.groups.values())
-        assert broker.group_names() == ["with offsets"]
+        assert broker.group_names() == {"with offsets"}
         broker.close()
 
     asyncio.run(scene())
