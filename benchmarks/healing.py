@@ -57,7 +57,12 @@ class Mill:
         self.supervisor = Supervisor(home / "services")
 
     def __enter__(self) -> Self:
-        self._tidemill("up", "--wait", "300")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # then everything that was started is ended, too
+        try:
+            self._tidemill("up", "--wait", "300")
+        except BaseException:
+            self._tidemill("down")
+            raise
         self.control = Control.open(self.places.control)
         return self
 

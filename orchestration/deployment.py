@@ -20,7 +20,7 @@ DAGSTER = ("dagster-daemon", "dagster-webserver")
 FOUNDATION = ("broker", "exchange", *DAGSTER)
 """What services can stand on, in the order of starting."""
 
-PULSES = {"broker": 30.0, "exchange": 60.0}
+PULSES = {"broker": 30.0, "exchange": 60.0, "dagster-daemon": 60.0}
 """Seconds without a pulse after which a part of the foundation hangs: many times what it is late on a busy machine."""
 
 SUPERVISED = "TIDEMILL_SUPERVISED"
@@ -134,11 +134,10 @@ class Deployment:
         """Return the command that runs a service."""
         if name not in DAGSTER:
             return [sys.executable, "-m", "orchestration.cli", "run", name]
-        program = str(Path(sys.executable).parent / name)
-        module = ["-m", "orchestration.definitions"]
         if name == "dagster-daemon":
-            return [program, "run", *module]
-        return [program, "-h", "127.0.0.1", "-p", str(self.places.dagster_port), *module]
+            return [sys.executable, "-m", "orchestration.daemon"]
+        program = str(Path(sys.executable).parent / name)
+        return [program, "-h", "127.0.0.1", "-p", str(self.places.dagster_port), "-m", "orchestration.definitions"]
 
 
 def supervisor_of(places: Places, policy: Policy | None = None) -> Supervisor:

@@ -1,0 +1,156 @@
+"""How soon a mill is whole again that loses one of its nine processes: ``python benchmarks/tending.py [--json]``.
+
+A home and ports of its own under a real ``tidemill up``. Each process in turn is frozen with SIGSTOP, then each in turn
+is killed with -9 together with its shim. The clock runs until all of this is true again, without a person: every
+service healthy in ``status``, the victim another process, the broker's heartbeat its own, the exchange and the web
+server answering, and Dagster's sensors having signed since the blow where it hit their daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from healing import Mill
+
+from orchestration.deployment import Deployment
+from orchestration.homes import Home
+from orchestration.opening import settled_project
+from orchestration.status import rows_of
+from warehouse.heartbeats import Heartbeats
+
+DEADLINE_S, POLL_S, QUIET_S = 300.0, 0.25, 5.0
+ANSWER_S, GOAL_S = 5.0, 60.0
+SHIM_AND_CHILD = 2
+
+_DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType healthy lastHeartbeatTime}}}}"
+
+
+class Foundation:
+    """What is asked of a mill to call it whole."""
+
+    def __init__(self, mill: Mill) -> None:
+        self.mill, self.places = mill, mill.places
+        self.names = Deployment(self.places, settled_project(self.places)).foundation
+
+    def phase(self, name: str) -> tuple[str, int | None]:
+        """Return a service's phase and process."""
+        status = self.mill.supervisor.status(name)
+        return status.phase, status.pid
+
+    def wanting(self, since: float) -> str:
+        """Say what is not well yet, of what was heard after ``since`` (unix seconds); empty when the mill is whole."""
+        sick = [row.name for row in rows_of(self.places, self.names) if not row.healthy]
+        if sick:
+            return f"not healthy: {', '.join(sick)}"
+        beats = [beat for beat in Heartbeats(self.mill.control).beats() if beat.service == "broker"]
+        pid = self.mill.supervisor.status("broker").pid
+        if not any(beat.pid == pid and time.time() - beat.beat_at < ANSWER_S for beat in beats):
+            return "the broker sends no heartbeat"
+        try:
+            self._get(f"http://127.0.0.1:{self.places.exchange_port}/box")
+            found = self._get(
+                f"http://127.0.0.1:{self.places.dagster_port}/graphql", json.dumps({"query": _DAEMONS}).encode()
+            )
+        except (OSError, ValueError) as error:
+            return f"no answer: {error}"
+        daemons = found["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+        late = [d["daemonType"] for d in daemons if d["daemonType"] == "SENSOR" and d["lastHeartbeatTime"] < since]
+        return f"no heartbeat of {', '.join(late)}" if late else ""
+
+    def _get(self, url: str, body: bytes | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as reply:  # noqa: S310
+            return dict(json.load(reply))
+
+    def settle(self) -> None:
+        """Wait until the mill has been whole for some seconds."""
+        until, whole = time.monotonic() + DEADLINE_S, time.monotonic()
+        while time.monotonic() - whole < QUIET_S:
+            if wanting := self.wanting(0.0):
+                whole = time.monotonic()
+            if time.monotonic() > until:
+                raise SystemExit(f"not whole within {DEADLINE_S:g} s: {wanting}")
+            time.sleep(POLL_S)
+
+    def strike(self, name: str, *, kill: bool) -> dict[str, Any]:
+        """Freeze a process, or kill it with its shim; return how the mill fared."""
+        self.settle()
+        status = self.mill.supervisor.status(name)
+        if status.pid is None or status.shim_pid is None:
+            raise SystemExit(f"{name} is {status.phase}")
+        at, began = time.time(), time.monotonic()
+        for pid in (status.shim_pid, status.pid) if kill else ():
+            os.kill(pid, signal.SIGKILL)
+        if not kill:
+            os.kill(status.pid, signal.SIGSTOP)
+        called_running = again = 0.0
+        wanting = "the same process"
+        while time.monotonic() - began < DEADLINE_S:
+            passed = time.monotonic() - began
+            phase, pid = self.phase(name)
+            if pid == status.pid or pid is None:
+                called_running = passed if phase == "running" else called_running
+            else:
+                again = again or passed
+                wanting = self.wanting(at if name == "dagster-daemon" else 0.0)
+                if not wanting:
+                    break
+            time.sleep(POLL_S)
+        holders = Home(self.mill.supervisor.root / name).holders()
+        return {
+            "service": name,
+            "blow": "killed with its shim" if kill else "frozen",
+            "another_process_s": round(again, 1),
+            "whole_s": round(time.monotonic() - began, 1),
+            "called_running_s": round(called_running, 1),
+            "processes": len(holders),
+            "wanting": wanting,
+            "why": self.mill.supervisor.status(name).reason,
+        }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--only", action="append", help="strike this service alone; may be given again for others")
+    chosen = parser.parse_args()
+    blows = []
+    with tempfile.TemporaryDirectory(prefix="tidemill-tending-") as root, Mill(Path(root) / "home") as mill:
+        foundation = Foundation(mill)
+        names = chosen.only or [row.name for row in rows_of(mill.places, foundation.names)]
+        for kill in (False, True):
+            for name in names:
+                blows.append(foundation.strike(name, kill=kill))
+                print(json.dumps(blows[-1]), file=sys.stderr, flush=True)
+    found = {
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),
+        "whole_within_60_s": sum(blow["whole_s"] <= GOAL_S and not blow["wanting"] for blow in blows),
+        "worst_s": max(blow["whole_s"] for blow in blows),
+        "called_running_s": max(blow["called_running_s"] for blow in blows),
+        "second_copies": sum(blow["processes"] > SHIM_AND_CHILD for blow in blows),
+        "blows": blows,
+    }
+    if chosen.json:
+        print(json.dumps(found))
+        return
+    print(f"{'':20}{'blow':22}{'another process':>16}{'whole, s':>10}{'called running, s':>19}")
+    for b in blows:
+        seconds = f"{b['another_process_s']:>16}{b['whole_s']:>10}{b['called_running_s']:>19}"
+        print(f"{b['service']:20}{b['blow']:22}{seconds}  {b['wanting']}")
+    print(f"{found['whole_within_60_s']} of {len(blows)} whole within 60 s, {found['second_copies']} second copies")
+    print(f"load {found['load']} on {found['cores']} cores")
+
+
+if __name__ == "__main__":
+    main()
