@@ -13,6 +13,7 @@ from orchestration.policy import Policy
 from orchestration.processes import group, identity
 from orchestration.siblings import Siblings
 from orchestration.supervisor import Supervisor
+from orchestration.up import down
 from tests.orchestration.scenes import DEAF, control, until
 
 KEPT = Policy(base_s=0.02, grace_s=1.0, keep=True)
@@ -69,24 +70,22 @@ def test_a_paused_orphan_is_ended_too(watched):
     assert watched.living() == [watched.it.wait("broker", {"running"}, 60).pid]
 
 
-def test_what_was_stopped_failed_or_is_not_to_be_kept_stays_as_it_is(watched):
-    watched.run("broker")
+def test_what_was_stopped_failed_let_go_removed_or_is_not_to_be_kept_stays_as_it_is(watched):
+    for name in ("broker", "exchange", "featurizer"):
+        watched.run(name)
     watched.it.stop("broker")
-    watched.it.start("exchange", ["/no/such/command"])
-    kill_shim(watched.it.status("lander"))
+    watched.it.start("predictor", ["/no/such/command"])
+    removed = watched.it.status("featurizer")
+    watched.it.let_go()
+    shutil.rmtree(watched.home("featurizer"))
+    for status in (removed, watched.it.status("exchange"), watched.it.status("lander")):
+        kill_shim(status)
     looked()
-    phases = {name: watched.it.status(name).phase for name in ("broker", "exchange", "lander")}
-    assert phases == {"broker": "stopped", "exchange": "failed", "lander": "lost"}
-    assert len(watched.born()) == 1
-
-
-def test_a_home_that_was_removed_is_not_started_again(watched):
-    first = watched.run("broker")
-    shutil.rmtree(watched.home("broker"))
-    kill_shim(first)
-    looked()
-    assert not watched.home("broker").exists()
+    phases = {name: watched.it.status(name).phase for name in watched.it.names()}
+    gone = {"broker": "stopped", "predictor": "failed", "exchange": "lost", "lander": "lost"}
+    assert phases == {**gone, "ingest": "running", "trainer": "running"}
     assert watched.living() == []
+    assert len(watched.born()) == 3
 
 
 def test_nothing_is_started_while_a_controller_is_at_work(watched):
@@ -111,14 +110,14 @@ def test_nothing_is_started_while_a_controller_is_at_work(watched):
     until(lambda: len(watched.born()) == 2, 60)
 
 
-def test_stopping_all_after_letting_go_leaves_nothing_to_the_watchers(watched):
-    """Each is killed with its shim between the two steps of `tidemill down`."""
+@pytest.mark.parametrize("ahead_s", [0.0, 1.5])
+def test_down_leaves_nothing_to_watchers_that_are_about_to_restart_what_it_stops(watched, monkeypatch, ahead_s):
     first = watched.run("broker")
-    watched.it.let_go()
     kill_shim(first)
-    looked()
-    assert len(watched.born()) == 1
-    assert watched.it.stop_all(last=("broker",))
+    struck = time.monotonic()
+    until(lambda: time.monotonic() - struck >= ahead_s)
+    monkeypatch.setenv("TIDEMILL_HOME", str(watched.root.parent))
+    down()
     looked()
     assert watched.living() == []
     assert {watched.it.status(name).phase for name in watched.it.names()} == {"stopped"}
