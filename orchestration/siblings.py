@@ -115,14 +115,18 @@ class Siblings:
         return True
 
     def _alone(self, home: Path, grace_s: float) -> bool:
-        """Tell whether no child is left; one that is was asked to end by its shim's death, and has a grace."""
+        """Tell whether neither the child is left, asked to end by its shim's death, nor one of its group.
+
+        The child has a grace, what it leaves behind has none.
+        """
         with contextlib.suppress(FileNotFoundError):
             child = (home / "child").read_text(errors="replace")
             if members := group(child):
                 now = time.monotonic()
                 due = self.orphans.setdefault(child, now + grace_s)
+                waits = alive(child) and now < due
                 for who in members:
-                    signal_exact(who, signal.SIGKILL if now >= due else signal.SIGCONT)
+                    signal_exact(who, signal.SIGCONT if waits else signal.SIGKILL)
                 return False
             self.orphans.pop(child, None)
         return True
