@@ -10,10 +10,10 @@ from domain.config import Places, Project
 from domain.errors import UsageError
 from domain.topics import BARS, TRADES
 from orchestration.pulse import pulse
+from orchestration.wholeness import IN_SERVICES, refuse_losses
 from streaming.app import Context, Stage, run
 from warehouse.beginning import begin
 from warehouse.control import Control
-from warehouse.stores import demand
 
 
 def context_of(places: Places, project: Project) -> Context:
@@ -49,16 +49,16 @@ def stage_of(name: str, context: Context) -> Stage:
 def run_service(name: str, places: Places, project: Project) -> None:
     """Run one service in this process until it ends or is asked to stop."""
     begin(places)
-    demand(places, "control", "lake", "key", "models")
+    refuse_losses(places, IN_SERVICES)
     context = context_of(places, project)
     context.control.prepare()
     if name in _STANDING:
         _STANDING[name](context)
         return
     stage = _built(name, context)
-    from streaming.topics import create_topics
+    from streaming.identity import found_topics
 
-    create_topics(places, project.instruments)
+    found_topics(places, project.instruments)
     run(stage, context)
 
 

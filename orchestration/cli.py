@@ -14,6 +14,7 @@ import typer
 
 from domain.errors import BadState, TidemillError, UsageError
 from domain.services import SERVICES
+from domain.stores import STORES
 
 DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -40,16 +41,31 @@ def _service(name: str) -> str:
     return name
 
 
+def _stores(names: list[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in STORES:
+            raise typer.BadParameter(f"'{name}' is not one of {', '.join(STORES)}")
+    return names or []
+
+
 @app.command()
 def up(
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the first served prediction; 0 = return at once.")
     ] = 180,
+    begin_again: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STORE",
+            callback=_stores,
+            help=f"A store that is lost begins again; one of {', '.join(STORES)}. Says what that loses; repeat.",
+        ),
+    ] = None,
 ) -> None:
     """Start everything: broker and Dagster, which then backfills, trains and deploys. Returns when predictions flow."""
     from orchestration.up import up
 
-    up(wait)
+    up(wait, [store for store in STORES if store in (begin_again or ())])
 
 
 @app.command()

@@ -17,6 +17,7 @@ from domain.errors import TidemillError, Unavailable
 from orchestration.deployment import Deployment
 from orchestration.opening import ANSWERS_WITHIN_S, wrong_clock
 from orchestration.settings import read_places, read_project
+from orchestration.wholeness import losses
 
 ROOM = 2_000_000_000
 """Bytes below which a day of market data and models may not fit."""
@@ -54,10 +55,23 @@ def _findings() -> Iterator[Finding]:
     yield _tried("market", lambda: _market(project, places))
     yield _disk(places)
     yield from _ports(places, Deployment(places, project))
+    yield from _stores(places)
     yield _tried("lake extensions", _extensions)
     yield _tried("control database", lambda: _control(places))
     yield _tried("Dagster's storage", lambda: _storage(places))
     yield _tried("broker", lambda: _broker(places, Deployment(places, project)))
+
+
+def _stores(places: Places) -> Iterator[Finding]:
+    try:
+        lost = losses(places)
+    except TidemillError as error:
+        yield Finding("home", well=False, words=str(error))
+        return
+    for loss in lost:
+        yield Finding(loss.store, well=False, words=loss.line)
+    if not lost:
+        yield Finding("home", well=True, words="its stores are there, and its own")
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:
@@ -114,7 +128,9 @@ def _extensions() -> str:
 
 def _control(places: Places) -> str:
     from warehouse.control import Control
+    from warehouse.stores import demand
 
+    demand(places, "control")
     if not places.control_url and not (places.home / "control.sqlite").exists():
         return "none yet; 'tidemill up' makes one"
     Control.of(places).close()
@@ -122,6 +138,9 @@ def _control(places: Places) -> str:
 
 
 def _storage(places: Places) -> str:
+    from warehouse.stores import demand
+
+    demand(places, "dagster")
     if not places.dagster_url:
         directory = places.home.absolute() / "dagster"
         if (directory / "dagster.yaml").exists():

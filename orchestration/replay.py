@@ -89,7 +89,7 @@ class Replay:
         return report
 
     def _start_broker(self) -> None:
-        from streaming.topics import create_topics
+        from streaming.identity import found_topics
 
         places = self.planned.places
         if not places.kafka_bootstrap_servers:
@@ -98,7 +98,7 @@ class Replay:
             while not (places.home / "broker" / "address").exists() and time.monotonic() < until:
                 self._refuse_failed("broker")
                 time.sleep(TICK_S)
-        create_topics(places, self.planned.project.instruments)
+        found_topics(places, self.planned.project.instruments)
 
     def _delete_topics(self) -> None:
         from streaming.topics import delete_topics

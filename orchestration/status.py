@@ -24,6 +24,7 @@ from domain.services import FLOW, SERVICES
 from orchestration.deployment import FOUNDATION, Deployment, supervisor_of
 from orchestration.homes import Status
 from orchestration.settings import read_places, read_project
+from orchestration.wholeness import losses
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 from warehouse.refusals import Refusal, Refusals
@@ -188,6 +189,7 @@ class _View:
     market: str
     rows: list[Row]
     refused: list[Refusal]
+    lost: list[str]
     problem: TidemillError | None
 
     @classmethod
@@ -199,7 +201,7 @@ class _View:
         UsageError
             When the configuration cannot be read and nothing was deployed either.
         """
-        refused = refusals_of(places)
+        refused, lost = refusals_of(places), lost_of(places)
         try:
             deployment = Deployment(places, read_project(places))
         except TidemillError as error:
@@ -207,12 +209,12 @@ class _View:
             if not deployed:
                 raise
             standing = [name for name in FOUNDATION if name in deployed]
-            return cls(f"market: unknown, {error}", rows_of(places, standing), refused, error)
-        return cls(market_of(deployment.project), rows_of(places, deployment.foundation), refused, None)
+            return cls(f"market: unknown, {error}", rows_of(places, standing), refused, lost, error)
+        return cls(market_of(deployment.project), rows_of(places, deployment.foundation), refused, lost, None)
 
     @property
     def healthy(self) -> bool:
-        return self.problem is None and all(row.healthy for row in self.rows)
+        return self.problem is None and not self.lost and all(row.healthy for row in self.rows)
 
     def plain(self) -> dict[str, Any]:
         return {
@@ -220,14 +222,23 @@ class _View:
             "problem": str(self.problem or ""),
             "market": self.market,
             "services": [dataclasses.asdict(row) for row in self.rows],
+            "lost": self.lost,
             "refused_versions": [dataclasses.asdict(refusal) for refusal in self.refused],
         }
 
     def screen(self) -> Group:
         refused = refusal_lines(self.refused)
         more = [f"refused: {len(refused) - SHOWN} more, see 'tidemill status --json'"] if len(refused) > SHOWN else []
-        lines = [Text(line, style="red") for line in (*refused[:SHOWN], *more)]
+        lines = [Text(line, style="red") for line in (*self.lost, *refused[:SHOWN], *more)]
         return Group(table_of(self.rows, self.market), *lines)
+
+
+def lost_of(places: Places) -> list[str]:
+    """Return a line for each store of the home that is missing, empty or of another home."""
+    try:
+        return [f"lost: {loss.line}" for loss in losses(places)]
+    except TidemillError as error:
+        return [str(error)]
 
 
 def refusals_of(places: Places) -> list[Refusal]:

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -17,19 +18,24 @@ from rich.live import Live
 from domain.config import Places
 from domain.errors import BadState, UsageError
 from domain.services import SERVICES
+from domain.stores import Store
 from orchestration.deployment import DAGSTER, Deployment, supervisor_of
 from orchestration.opening import settled_project
+from orchestration.renewal import begin_again
 from orchestration.settings import read_places, read_project
 from orchestration.status import Row, market_of, rows_of, table_of
+from orchestration.wholeness import refuse_losses
 from warehouse.beginning import begin
-from warehouse.identity import STORES
-from warehouse.stores import demand
 
 POLL_S = 0.5
 
 
-def up(wait_s: float) -> None:
+def up(wait_s: float, again: Sequence[Store] = ()) -> None:
     """Start broker and Dagster, and wait until the first prediction of a trained model is served.
+
+    Parameters
+    ----------
+    again : stores that are lost, or not wanted any more, and begin again
 
     Raises
     ------
@@ -38,7 +44,7 @@ def up(wait_s: float) -> None:
     Unavailable
         When Dagster's PostgreSQL is out of reach.
     BadState
-        When something gives up, or nothing is served in time.
+        When a store of the home is lost, something gives up, or nothing is served in time.
     """
     from orchestration.instance import prepare_instance
 
@@ -47,8 +53,9 @@ def up(wait_s: float) -> None:
     deployment = Deployment(places, settled_project(places))
     places.home.mkdir(parents=True, exist_ok=True)
     _refuse_taken_ports(places, deployment)
+    begin_again(places, again)
     begin(places)
-    demand(places, *STORES)
+    refuse_losses(places)
     prepare_instance(places.home, places.dagster_url)
     begin(places)  # Dagster's storage, where it is new
     began = time.monotonic()

@@ -60,7 +60,8 @@ class Kafka:
         self._places = places
 
     @cached_property
-    def _admin(self) -> AdminClient:
+    def admin(self) -> AdminClient:
+        """The client that asks about topics."""
         return AdminClient(client_config(self._places))
 
     @cached_property
@@ -81,7 +82,7 @@ class Kafka:
 
     def identities(self, topics: Iterable[str]) -> dict[str, str]:
         """See ``Transport``: the cluster's id and the topic's."""
-        admin = self._admin
+        admin = self.admin
         try:
             cluster = admin.describe_cluster(request_timeout=DEADLINE_S).result().cluster_id
             names = {at_broker(self._places, topic): topic for topic in topics}

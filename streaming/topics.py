@@ -16,8 +16,14 @@ from domain.errors import BadState, Unavailable
 from streaming.kafka import at_broker, client_config
 
 
-def create_topics(places: Places, instruments: Sequence[str], deadline_s: float = 30.0) -> None:
+def create_topics(
+    places: Places, instruments: Sequence[str], deadline_s: float = 30.0, admin: AdminClient | None = None
+) -> None:
     """Create the topics with their settings, and partitions for instruments added since.
+
+    Parameters
+    ----------
+    admin : a client that is connected already; None connects one
 
     Raises
     ------
@@ -26,8 +32,8 @@ def create_topics(places: Places, instruments: Sequence[str], deadline_s: float 
     BadState
         When it refuses to create a topic.
     """
-    admin = AdminClient(client_config(places))
-    existing = _topics(admin, places, deadline_s)
+    admin = admin or AdminClient(client_config(places))
+    existing = names_at_broker(admin, places, deadline_s)
     wanted = {at_broker(places, name): len(instruments) if name in topics.BY_INSTRUMENT else 1 for name in topics.ALL}
     new = [
         NewTopic(name, count, config=topics.SETTINGS, replication_factor=-1)
@@ -56,7 +62,7 @@ def delete_topics(places: Places, deadline_s: float = 30.0) -> None:
     if not places.kafka_topic_prefix:
         raise BadState("topics without a prefix are deleted by hand only")
     admin = AdminClient(client_config(places))
-    existing = _topics(admin, places, deadline_s)
+    existing = names_at_broker(admin, places, deadline_s)
     ours = [name for name in (at_broker(places, topic) for topic in topics.ALL) if name in existing]
     if ours:
         _settle(admin.delete_topics(ours, operation_timeout=deadline_s), KafkaError.UNKNOWN_TOPIC_OR_PART)
@@ -66,7 +72,7 @@ def delete_topics(places: Places, deadline_s: float = 30.0) -> None:
 def _wait(admin: AdminClient, places: Places, deadline_s: float, is_done: Callable[[Mapping[str, int]], bool]) -> None:
     """Wait until the broker shows what its controller, which has answered, knows already."""
     until = time.monotonic() + deadline_s
-    while not is_done(_topics(admin, places, deadline_s)):
+    while not is_done(names_at_broker(admin, places, deadline_s)):
         if time.monotonic() > until:
             raise Unavailable(f"the broker at {places.bootstrap} does not show the topics as changed; see its log")
         time.sleep(0.02)
@@ -81,7 +87,14 @@ def _settle(asked: Mapping[str, Future[None]], as_good: int) -> None:
                 raise BadState(f"broker refuses a change of topic {name}: {error.args[0].str()}") from error
 
 
-def _topics(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, int]:
+def names_at_broker(admin: AdminClient, places: Places, deadline_s: float) -> dict[str, int]:
+    """Return the number of partitions of every topic at the broker, which is waited for.
+
+    Raises
+    ------
+    Unavailable
+        When it does not answer within the deadline.
+    """
     until = time.monotonic() + deadline_s
     while True:
         try:
@@ -100,5 +113,5 @@ def probe(places: Places, deadline_s: float = 5.0) -> str:
     Unavailable
         When it does not answer within the deadline.
     """
-    found = _topics(AdminClient(client_config(places)), places, deadline_s)
+    found = names_at_broker(AdminClient(client_config(places)), places, deadline_s)
     return f"{places.bootstrap} answers, {len(found)} topics"

@@ -9,9 +9,10 @@ import structlog
 
 from domain.config import Places
 from domain.errors import BadState
-from warehouse.control import Control
-from warehouse.control_tables import versions
-from warehouse.identity import Identity, Mark, Store, alone, identity_of, path_of, write
+from domain.stores import Store
+from warehouse.control import Control, upsert
+from warehouse.control_tables import NUMBERS, counters, versions
+from warehouse.identity import Identity, Mark, alone, identity_of, path_of, write
 from warehouse.marks import mark_directory
 from warehouse.stores import adopt, fault_of, looks
 
@@ -34,13 +35,16 @@ def begin(places: Places) -> Identity:
     """
     with alone(places.home):
         identity = identity_of(places.home)
+        older: list[Store] = []
         if identity is None:
-            identity = _first(places)
+            identity, older = _first(places)
             write(places.home, identity)
         for store in _AT_REST:
             if store not in identity.stores and (store_id := _settled(places, identity, store)):
                 identity = identity.having(store, store_id)
                 write(places.home, identity)
+        if older:
+            structlog.get_logger().info("a home of before is adopted", home=identity.id, stores=", ".join(older))
         return identity
 
 
@@ -53,10 +57,10 @@ def _settled(places: Places, identity: Identity, store: Store) -> str:
     if len(marks) == 1 and (mark := marks.pop()) is not None:  # founded, and the process died before it was recorded
         return mark.store
     mark = Mark(identity.id, secrets.token_hex(16))
-    if not seen[0].fault:
+    if store == "control" and (not seen[0].fault or not seen[0].there):
+        _prepare(places, identity)
         adopt(places, store, mark)
-    elif store == "control" and not seen[0].there:
-        Control.open(places.control).close()
+    elif not seen[0].fault:
         adopt(places, store, mark)
     elif store == "models":
         mark_directory(places.models, mark)
@@ -65,8 +69,16 @@ def _settled(places: Places, identity: Identity, store: Store) -> str:
     return mark.store
 
 
-def _first(places: Places) -> Identity:
-    """Return the record of a home that has none: a new one, or that of the stores that are there.
+def _prepare(places: Places, identity: Identity) -> None:
+    """Make the tables of a control database, and have it count versions from where the one before it ended."""
+    first = {"name": NUMBERS}, {"value": identity.numbered}
+    with Control.open(places.control) as control:
+        if identity.numbered:
+            control.write(lambda c: upsert(c, counters, *first))
+
+
+def _first(places: Places) -> tuple[Identity, list[Store]]:
+    """Return the record of a home that has none, a new one or that of its stores, and the stores that are there.
 
     A home of an earlier release holds versions of a model, and then all that these need, or none.
     """
@@ -83,10 +95,10 @@ def _first(places: Places) -> Identity:
     if lost and (homes or begun):
         named = " and ".join(f"the {look.what} {look.where} {look.fault}" for look in lost)
         raise BadState(f"{named}, though this home holds the remains of a model; {_RESTORE}")
+    identity = Identity.new()
     if homes:
-        structlog.get_logger().warning("record made again from the stores", home=(found := homes.pop()))
-        return Identity.new().model_copy(update={"id": found})
-    return Identity.new()
+        identity = identity.model_copy(update={"id": homes.pop()})
+    return identity, [store for store, part in seen.items() if not part[0].fault] if control.there else []
 
 
 def _versions(places: Places) -> int:

@@ -6,6 +6,9 @@ import sqlalchemy as sa
 
 SCHEMA_VERSION = 3
 
+NUMBERS = "numbers"
+"""The counter of the newest version number that was given before this database began again; absent where it did not."""
+
 metadata = sa.MetaData()
 
 schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))

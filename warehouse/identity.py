@@ -11,17 +11,14 @@ import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from domain.errors import BadState
 from domain.fields import Frozen
+from domain.stores import Store
 from warehouse.files import exclusive, make_directory, write_atomic
-
-Store = Literal["control", "lake", "key", "models", "topics", "dagster"]
-STORES: tuple[Store, ...] = get_args(Store)
-"""What a home remembers in: control database, lake, key and files of the models, topics, Dagster's storage."""
 
 WAIT_S = 60.0
 """How long another process may take to found a store, seconds."""
@@ -62,6 +59,7 @@ class Identity(Frozen):
     began : when the home began, or was first given an identity, UTC
     stores : those that were founded
     topics : the identity of each topic's log, as ``streaming.transport`` has it
+    numbered : newest number that a version had before the control database began again: none is given twice
     beginning : stores whose beginning again was asked for and is not through
     """
 
@@ -69,6 +67,7 @@ class Identity(Frozen):
     began: datetime
     stores: Mapping[Store, Founded] = {}
     topics: Mapping[str, str] = {}
+    numbered: int = 0
     beginning: tuple[Store, ...] = ()
 
     @classmethod

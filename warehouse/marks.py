@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from domain.errors import Unavailable
 from domain.fields import with_driver
+from domain.stores import Store
 from warehouse.engines import one_line
 from warehouse.files import write_atomic
-from warehouse.identity import Mark, Store
+from warehouse.identity import Mark
 
 FILE = "identity.json"
 """The mark in a directory; not hidden, so that whatever empties the directory takes it along."""

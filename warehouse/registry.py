@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from domain.errors import ArtifactRefused, BadState, Unavailable
 from domain.lines import instrument_of
 from warehouse.control import Control, database_now, next_id
-from warehouse.control_tables import refusals, versions
+from warehouse.control_tables import NUMBERS, counters, refusals, versions
 from warehouse.files import settle, stage
 from warehouse.leases import Lease, guard
 from warehouse.refusals import Refusals
@@ -124,10 +124,12 @@ class Registry:
         row_id = next_id(connection, "versions")
         # One count an instrument, not one a line: a number says which version served, whichever line it is of.
         newest = sa.select(sa.func.max(versions.c.number)).where(of_instrument(versions.c.line, instrument_of(line)))
+        before = sa.select(counters.c.value).where(counters.c.name == NUMBERS)
+        number = 1 + (connection.execute(newest).scalar_one() or connection.execute(before).scalar_one_or_none() or 0)
         row = {
             "id": row_id,
             "line": line,
-            "number": 1 + (connection.execute(newest).scalar_one() or 0),
+            "number": number,
             "created_at": connection.execute(sa.select(database_now())).scalar_one(),
             **file,
         }

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import structlog
+import sqlalchemy as sa
 
 from domain.config import Places
-from domain.errors import BadState, UsageError
-from warehouse.identity import Identity, Mark, Store, identity_of
+from domain.errors import BadState
+from domain.stores import Store
+from warehouse.identity import Identity, Mark, identity_of
 from warehouse.keys import configured_key, fingerprint, key_path
 from warehouse.marks import Look, in_database, in_directory, mark_database, mark_directory
 
@@ -26,6 +27,8 @@ def looks(places: Places, store: Store) -> list[Look]:
     ------
     Unavailable
         When a PostgreSQL does not answer.
+    UsageError
+        When the key can be read by others, or not by us.
     """
     return _LOOKS[store](places)
 
@@ -66,16 +69,43 @@ def demand(places: Places, *stores: Store) -> None:
     identity = identity_of(places.home)
     if identity is None:
         return
+    refuse_beginning(identity)
     for store in stores:
         for look in looks(places, store):
             if fault := fault_of(identity, store, look):
                 raise BadState(f"the {look.what} {look.where} {fault}; {ASK}")
 
 
+def refuse_beginning(identity: Identity) -> None:
+    """Return when no beginning again of a store is under way.
+
+    Raises
+    ------
+    BadState
+        When one is, or was cut short.
+    """
+    if identity.beginning:
+        raise BadState(f"beginning again of {', '.join(identity.beginning)} is not through; 'tidemill up' finishes it")
+
+
 def adopt(places: Places, store: Store, mark: Mark) -> None:
     """Let a store that carries nothing carry a mark: one made before its home had an identity, or half-founded."""
     _ADOPT[store](places, mark)
-    structlog.get_logger().info("adopted", store=store, home=mark.home)
+
+
+def files_of(places: Places, store: Store) -> list[Path]:
+    """Return the files and directories below home, or named by a SQLite URL, that are all of a store."""
+    home = places.home.absolute()
+    if store == "control":
+        url = sa.engine.make_url(places.control)
+        file = Path(url.database or "")
+        ours = url.get_backend_name() == "sqlite"
+        return [file.with_name(file.name + end) for end in ("", "-wal", "-shm")] if ours else []
+    elsewhere = {"key": places.model_key, "topics": places.kafka_bootstrap_servers, "dagster": places.dagster_url}
+    if elsewhere.get(store):
+        return []
+    names = {"models": "models", "key": "model.key", "lake": "lake", "topics": "broker", "dagster": "dagster"}
+    return [home / names[store]]
 
 
 def catalog_of(root: Path) -> Path:
@@ -104,12 +134,10 @@ def _key(places: Places) -> list[Look]:
     where = "TIDEMILL_MODEL_KEY" if places.model_key else str(path)
     if not places.model_key and not path.exists():
         return [Look("model key", where, "is missing")]
+    if not places.model_key and not path.stat().st_size:
+        return [Look("model key", where, "is empty")]
     identity = identity_of(places.home)
-    try:
-        mark = Mark(identity.id if identity is not None else "", fingerprint(configured_key(places)))
-    except UsageError as error:
-        return [Look("model key", where, f"is damaged ({error})")]
-    return [Look("model key", where, "", mark)]
+    return [Look("model key", where, "", Mark(identity.id if identity else "", fingerprint(configured_key(places))))]
 
 
 def _models(places: Places) -> list[Look]:
