@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from domain.doors import AccessToken, Address, Network, Networks, Origin, parse_networks
 from domain.events import NANOS_PER_SECOND
 from domain.fields import Duration, Frozen, InstrumentId, PostgresqlUrl, TopicPrefix
 from domain.market import CCXT, Market
@@ -112,6 +113,10 @@ class Project(Frozen):
         return self.horizon // NANOS_PER_SECOND
 
 
+SECRETS = ("kafka", "control_url", "dagster_url", "lake_catalog", "model_key", "dagster_token")
+"""Fields of ``Places`` that may hold a password or a key."""
+
+
 class Places(Frozen):
     """Where things are on this machine or cluster; every field has a ``TIDEMILL_*`` environment variable.
 
@@ -127,6 +132,10 @@ class Places(Frozen):
     lake_catalog : DuckLake catalog; empty means SQLite below home
     market : ``binance``, ``ccxt:okx``, ``box``, ...: instead of what ``tidemill.toml`` says; empty means as it says
     model_key : signs model versions, at least 32 characters; empty means a key made once below home
+    dagster_host : address that Dagster's pages are served on; beyond loopback only with a token or behind a proxy
+    dagster_token : what a visitor of these pages must show, at least 32 characters; empty asks for none
+    dagster_public : origin under which a proxy publishes them, such as ``https://mill.example``
+    dagster_proxy : addresses or networks of that proxy, separated by commas
     """
 
     home: Path = Path(".tidemill")
@@ -143,6 +152,15 @@ class Places(Frozen):
     dagster_port: int = 3000
     serving_port: int = 8095
     exchange_port: int = 8096
+    dagster_host: Address = "127.0.0.1"
+    dagster_token: AccessToken = Field(default="", repr=False)
+    dagster_public: Origin = ""
+    dagster_proxy: Networks = ""
+
+    @property
+    def dagster_proxies(self) -> tuple[Network, ...]:
+        """The addresses of ``dagster_proxy``."""
+        return parse_networks(self.dagster_proxy)
 
     @property
     def bootstrap(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from assets.versions import version_specs
 from domain.config import Places, Project
 from domain.errors import TidemillError
 from domain.events import NANOS_PER_SECOND
+from orchestration.coordinator import refuse_references
 from orchestration.deployment import Deployment
 from orchestration.health import health_sensor
 from orchestration.jobs import jobs
@@ -97,10 +100,24 @@ def definitions(places: Places, project: Project) -> dg.Definitions:
         jobs=[*jobs(), *line_jobs(), maintenance],
         sensors=[bootstrap_sensor(places, history), health_sensor(places), versions_sensor(places)],
         schedules=[closed_day_schedule(places, history), hourly_schedule(places), maintenance_schedule],
-        resources={"mill": Mill(project, places), "deployer": LocalDeployer(Deployment(places, project))},
+        resources={"mill": closed(Mill(project, places)), "deployer": LocalDeployer(Deployment(places, project))},
         executor=dg.in_process_executor,
     )
 
 
+def closed(mill: Mill) -> dg.ResourceDefinition:
+    """Return the resource of a run whose form refers to nothing outside it, however the run was launched."""
+
+    def given(context: dg.InitResourceContext) -> Mill:
+        refuse_references(context.run.run_config if context.run else {})
+        return mill
+
+    return dg.ResourceDefinition(given, config_schema={})
+
+
+if os.environ.get("DAGSTER_IS_DEV_CLI"):
+    logging.getLogger("dagster").warning(
+        "dagster dev has no door: any web page that is open on this machine can run jobs. 'tidemill up' has one"
+    )
 places = read_places()
 defs = definitions(places, settled_project(places))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from domain.config import Places, Project
+from domain.config import SECRETS, Places, Project
 from domain.errors import UsageError
 from domain.services import SERVICES
 from orchestration.fingerprints import code_version, config_digest
+from orchestration.secret_files import DIRECTORY, keep_secrets
 from orchestration.settings import Opening
 from orchestration.supervisor import Policy, Status, Supervisor, inherited
 
@@ -20,7 +20,7 @@ DAGSTER = ("dagster-daemon", "dagster-webserver")
 FOUNDATION = ("broker", "exchange", *DAGSTER)
 """What services can stand on, in the order of starting."""
 
-PULSES = {"broker": 30.0, "exchange": 60.0, "dagster-daemon": 60.0}
+PULSES = dict.fromkeys(("exchange", *DAGSTER), 60.0) | {"broker": 30.0}
 """Seconds without a pulse after which a part of the foundation hangs: many times what it is late on a busy machine."""
 
 SUPERVISED = "TIDEMILL_SUPERVISED"
@@ -73,7 +73,7 @@ class Deployment:
     def start(self, name: str) -> Status:
         """Start a service unless it runs with this very specification."""
         return self._supervisor_of(name).start(
-            name, self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint(name)
+            name, self.argv(name), env=self.environment(name), cwd=Path.cwd(), meta=self.fingerprint(name)
         )
 
     def redeploy(self, name: str) -> Status:
@@ -81,7 +81,7 @@ class Deployment:
         if self.supervisor.spec(name) is None:
             return self.start(name)
         return self._supervisor_of(name).restart(
-            name, argv=self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint(name)
+            name, argv=self.argv(name), env=self.environment(name), cwd=Path.cwd(), meta=self.fingerprint(name)
         )
 
     def rehearse(self, name: str) -> str:
@@ -89,7 +89,7 @@ class Deployment:
         try:
             done = subprocess.run(  # noqa: S603 - our own command
                 [*self.argv(name), "--rehearse"],
-                env={**inherited(), **self.environment()},
+                env={**inherited(), **self.environment(name)},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=REHEARSAL_S,
@@ -100,15 +100,23 @@ class Deployment:
         said = (done.stdout + done.stderr).decode(errors="replace").strip()
         return "" if done.returncode == 0 else said or f"exit code {done.returncode}"
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment that tells a service where things are: every field of ``Places``."""
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the environment that tells a service where things are: the fields of ``Places`` that are not secret.
+
+        Secrets stand in files. Dagster alone gets the URL of its own storage: its processes read it from there.
+        """
         market = "" if Opening.path(self.places).exists() else self.places.market  # a settled home says it itself
         places = self.places.model_copy(
             update={"home": self.places.home.absolute(), "config": self.places.config.absolute(), "market": market}
         )
-        values = places.model_dump(mode="json") | {"kafka": json.dumps(places.kafka)}
-        told = {f"TIDEMILL_{name.upper()}": str(value) for name, value in values.items()}
-        return {**told, SUPERVISED: "1", "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1"}
+        values = places.model_dump(mode="json", exclude=set(SECRETS))
+        if name in DAGSTER and places.dagster_url:
+            values["dagster_url"] = places.dagster_url
+        told = {f"TIDEMILL_{field.upper()}": str(value) for field, value in values.items()}
+        return {
+            **told, DIRECTORY: str(keep_secrets(places)), SUPERVISED: "1",
+            "DAGSTER_HOME": str(places.home / "dagster"), "PYTHONUNBUFFERED": "1",
+        }  # fmt: skip
 
     def fingerprint(self, name: str) -> dict[str, str]:
         """Return digests of what the service depends on: one whose fingerprint differs is out of date."""
@@ -136,8 +144,7 @@ class Deployment:
             return [sys.executable, "-m", "orchestration.cli", "run", name]
         if name == "dagster-daemon":
             return [sys.executable, "-m", "orchestration.daemon"]
-        program = str(Path(sys.executable).parent / name)
-        return [program, "-h", "127.0.0.1", "-p", str(self.places.dagster_port), "-m", "orchestration.definitions"]
+        return [sys.executable, "-m", "orchestration.webserver"]
 
 
 def supervisor_of(places: Places, policy: Policy | None = None) -> Supervisor:

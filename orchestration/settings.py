@@ -5,6 +5,7 @@ Of a live market the home itself says the rest, once and for all: which exchange
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,9 +16,11 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.config import Places, Project
+from domain.doors import AccessToken, Address, Networks, Origin
 from domain.errors import BadState, UsageError
 from domain.fields import Frozen, PostgresqlUrl, TopicPrefix
 from domain.market import Market, Source
+from orchestration.secret_files import DIRECTORY
 
 
 class _Environment(BaseSettings):
@@ -39,6 +42,10 @@ class _Environment(BaseSettings):
     dagster_port: int = Places().dagster_port
     serving_port: int = Places().serving_port
     exchange_port: int = Places().exchange_port
+    dagster_host: Address = Places().dagster_host
+    dagster_token: AccessToken = ""
+    dagster_public: Origin = ""
+    dagster_proxy: Networks = ""
 
 
 class Opening(Frozen):
@@ -95,8 +102,10 @@ def read_places() -> Places:
     UsageError
         When a variable does not have the form of its field.
     """
+    directory = os.environ.get(DIRECTORY)
     try:
-        found = _Environment()
+        # An environment variable wins over a file: what a person says now over what a supervisor was given.
+        found = _Environment(_secrets_dir=directory if directory and Path(directory).is_dir() else None)  # type: ignore[call-arg]
     except ValidationError as error:
         raise UsageError(f"environment: {first_fault(error, 'TIDEMILL_')}") from error
     except Exception as error:  # pydantic-settings raises its own kind for JSON it cannot read

@@ -130,11 +130,12 @@ def test_a_password_is_left_in_the_environment(tmp_path, postgres):
     assert "storage:" not in (prepare_instance(tmp_path) / "dagster.yaml").read_text(), "and SQLite comes back"
 
 
-def test_services_are_told_the_url_with_the_driver_that_is_installed(tmp_path):
+def test_dagster_alone_is_told_the_url_with_the_driver_that_is_installed(tmp_path):
     mill = mill_at(tmp_path)
     places = Places(home=tmp_path, dagster_url="postgresql://mill@db/dagster")
-    told = Deployment(places, mill.project).environment()
-    assert told["TIDEMILL_DAGSTER_URL"] == "postgresql+psycopg2://mill@db/dagster"
+    deployment = Deployment(places, mill.project)
+    assert deployment.environment("dagster-daemon")["TIDEMILL_DAGSTER_URL"] == "postgresql+psycopg2://mill@db/dagster"
+    assert "TIDEMILL_DAGSTER_URL" not in deployment.environment("trainer")
 
 
 def test_a_server_out_of_reach_is_one_line_without_its_password_and_nothing_is_written(tmp_path):

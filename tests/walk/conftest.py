@@ -45,7 +45,7 @@ def mill(tmp_path_factory):
     """Start the one Tidemill of all tests that look at a whole one, and prove that `down` ends all of it."""
     made = Mill(tmp_path_factory.mktemp("up") / "home")
     try:
-        up = made.run("up", "--wait", "200")
+        up = made.run("up", "--wait", "420")
         assert up.returncode == 0, up.stderr + "\n" + made.run("logs", "-n", "5").stdout
         assert "first prediction" in up.stdout
         yield made

@@ -14,6 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
+CANARIES = {
+    "TIDEMILL_MODEL_KEY": "canary-7d1e-signs-the-versions-of-the-tests",
+    "TIDEMILL_KAFKA": '{"sasl.password": "canary-2b8c-of-a-broker"}',  # without SASL it opens nothing
+}
+"""Secrets of a mill that looks for them afterwards; each value holds the word canary."""
+
 _RUN = "runId jobName status startTime endTime tags{key value}"
 
 
@@ -59,9 +65,10 @@ class Mill:
             "TIDEMILL_BROKER_PORT": str(free_port()),
             "TIDEMILL_DAGSTER_PORT": str(self.dagster),
             "TIDEMILL_SERVING_PORT": str(self.serving),
+            **CANARIES,
         }
 
-    def run(self, *args, timeout=240):
+    def run(self, *args, timeout=480):
         return subprocess.run(
             [sys.executable, "-m", "orchestration.cli", *args],
             env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,

@@ -1,0 +1,35 @@
+"""Secrets as files: a service finds them in a directory of its home, so that no environment and no spec holds them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from domain.config import SECRETS, Places
+from warehouse.files import remove, settle, stage
+
+DIRECTORY = "TIDEMILL_SECRETS"
+"""Names the directory for processes that a supervisor started; a person's own variables stand in the environment."""
+
+
+def keep_secrets(places: Places) -> Path:
+    """Write the secrets of a configuration to files that this user alone can read; return their directory.
+
+    A secret that is no longer configured is removed. Any number of processes may do so at once.
+
+    Raises
+    ------
+    Unavailable
+        When the disk refuses.
+    """
+    directory = places.home.absolute() / "secrets"
+    for name in SECRETS:
+        path, value = directory / f"tidemill_{name}", getattr(places, name)
+        text = (json.dumps(value) if isinstance(value, dict) else value) if value else ""
+        if not text:
+            remove(path)
+        elif not path.exists() or path.read_text("utf-8") != text:
+            settle(stage(path, text.encode(), 0o600), path)
+    if directory.exists():
+        directory.chmod(0o700)
+    return directory

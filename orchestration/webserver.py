@@ -1,0 +1,99 @@
+"""Dagster's web server behind our door: ``python -m orchestration.webserver``, started by ``tidemill up``."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvicorn
+
+from domain.config import Places
+from domain.errors import TidemillError, UsageError
+from orchestration.door import App, Door, Rules
+from orchestration.pulse import BEAT_S, pulse
+from orchestration.settings import read_places
+
+DEFINITIONS = "orchestration.definitions"
+
+
+def rules_of(places: Places) -> Rules:
+    """Return who may enter Dagster's pages.
+
+    Raises
+    ------
+    UsageError
+        When they are served beyond this machine without a token or a named proxy.
+    """
+    beyond = not ipaddress.ip_address(places.dagster_host).is_loopback
+    behind_proxy = bool(places.dagster_public and places.dagster_proxy)
+    if beyond and not (places.dagster_token or behind_proxy):
+        raise UsageError(
+            f"TIDEMILL_DAGSTER_HOST is {places.dagster_host}: whoever reaches it could run jobs; set "
+            "TIDEMILL_DAGSTER_TOKEN, or TIDEMILL_DAGSTER_PUBLIC and TIDEMILL_DAGSTER_PROXY where a proxy of yours asks "
+            "who people are"
+        )
+    return Rules(places.dagster_port, places.dagster_public, places.dagster_proxies, places.dagster_token)
+
+
+def serve(places: Places) -> None:
+    """Serve Dagster's pages and GraphQL until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    UsageError
+        As ``rules_of``.
+    """
+    rules = rules_of(places)
+    from dagster import DagsterInstance
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import ModuleTarget
+    from dagster_webserver.app import create_app_from_workspace_process_context
+    from dagster_webserver.version import __version__
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    target = ModuleTarget(DEFINITIONS, None, str(Path.cwd()), None)
+    # SIGTERM must end the code server, too, while it is still being started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with DagsterInstance.get() as instance:
+        instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
+        with WorkspaceProcessContext(instance, version=__version__, workspace_load_target=target) as context:
+            app: App = create_app_from_workspace_process_context(context)
+            config = uvicorn.Config(
+                Door(app, rules), host=places.dagster_host, port=places.dagster_port, log_level="warning",
+                server_header=False, proxy_headers=False, timeout_graceful_shutdown=3,
+            )  # fmt: skip
+            _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    """A server that shows its shim that its loop goes."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._show, self._due = pulse(), 0.0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Show the pulse about once a second; called ten times as often."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + BEAT_S
+            self._show()
+        return await super().on_tick(counter)
+
+
+def main() -> int:
+    """Serve; return the exit code: 2 for a person's mistake."""
+    try:
+        serve(read_places())
+    except TidemillError as error:
+        os.write(2, f"tidemill: {error}\n".encode())
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
