@@ -59,7 +59,7 @@ class Mill:
     def __enter__(self) -> Self:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # then everything that was started is ended, too
         try:
-            self._tidemill("up", "--wait", "300")
+            self._tidemill("up", "--wait", "900")
         except BaseException:
             self._tidemill("down")
             raise
