@@ -15,7 +15,11 @@ from importlib.metadata import entry_points
 
 import dagster as dg
 
+from domain.errors import TidemillError
+from domain.stores import STORES
 from orchestration.pulse import BEAT_S, pulse
+from orchestration.settings import read_places
+from orchestration.wholeness import refuse_losses
 
 LOOK_S = 10.0
 """Seconds between two looks at what the daemon signed."""
@@ -94,7 +98,11 @@ def _beat(signs: Signs) -> None:
 
 
 def main() -> None:
-    """Run the daemon until SIGTERM or SIGINT."""
+    """Run the daemon until SIGTERM or SIGINT, unless its home has lost a store."""
+    try:
+        refuse_losses(read_places(), tuple(store for store in STORES if store != "topics"))
+    except TidemillError as error:
+        sys.exit(f"tidemill: {error}")
     (program,) = entry_points(group="console_scripts", name="dagster-daemon")
     signs = Signs()
     for work in (_look, _beat):

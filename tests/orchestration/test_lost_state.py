@@ -14,7 +14,7 @@ import pytest
 from domain.config import Places
 from domain.errors import BadState, UsageError
 from domain.stores import STORES
-from orchestration import cli
+from orchestration import cli, daemon
 from orchestration.deployment import supervisor_of
 from orchestration.instance import prepare_instance
 from orchestration.renewal import begin_again
@@ -102,8 +102,10 @@ def test_a_lost_store_stops_up_services_and_doctor_with_one_line(home, made, tid
     lose(home / what, made / "other" / what if instead is OTHER else instead)
     before = files(home)
     for args in (["up", "--wait", "0"], ["run", "trainer"]):
-        if args[0] == "run" and store == "dagster":
-            continue  # no service stands on it
+        if args[0] == "run" and store == "dagster":  # no service stands on it but its daemon
+            with pytest.raises(SystemExit, match=f"storage of Dagster .* {fault}"):
+                daemon.main()
+            continue
         code, said = tidemill(*args)
         (line,) = [line for line in said.splitlines() if line.startswith("tidemill: ")]
         assert code == 1, said
