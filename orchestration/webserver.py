@@ -15,6 +15,7 @@ import uvicorn
 from domain.config import Places
 from domain.errors import TidemillError, UsageError
 from orchestration.door import App, Door, Rules
+from orchestration.processes import descendants
 from orchestration.pulse import BEAT_S, pulse
 from orchestration.settings import read_places
 
@@ -71,17 +72,23 @@ def serve(places: Places) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that shows its shim that its loop goes."""
+    """A server that shows its shim that its loop goes, while it has the code server that it started.
+
+    Dagster does not start another one for its pages: when it is lost, the whole is restarted.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._show, self._due = pulse(), 0.0
+        self._show, self._due, self._had_code = pulse(), 0.0, False
 
     async def on_tick(self, counter: int) -> bool:
         """Show the pulse about once a second; called ten times as often."""
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + BEAT_S
-            self._show()
+            has_code = bool(descendants(os.getpid()))
+            self._had_code |= has_code
+            if has_code or not self._had_code:  # none at all where it cannot be loaded, or on macOS
+                self._show()
         return await super().on_tick(counter)
 
 
