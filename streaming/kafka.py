@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -23,6 +24,12 @@ from streaming.transport import Key, Records
 
 BATCH = 2_000
 """Records a poll returns at most: large enough to amortise a call, small enough to keep a loop responsive."""
+
+SILENT_S = 5.0
+"""Seconds without an answer of the broker after which a reader no longer knows how far behind it is."""
+
+STATISTICS_MS = 1_000
+"""Between two looks at how many answers came: a waiting fetch is answered every 10 ms, also in a quiet market."""
 
 DEADLINE_S = 10.0
 """For an answer of the broker to a question about itself."""
@@ -98,6 +105,7 @@ class Reader:
     """Reads assigned partitions from explicit offsets."""
 
     def __init__(self, places: Places, service: str, start: Mapping[Key, int]) -> None:
+        self._answers, self._heard = 0, time.monotonic()
         # On loopback a waiting fetch costs nothing; 10 ms keeps a quiet partition from delaying a busy one.
         self._consumer = Consumer(
             {
@@ -111,6 +119,8 @@ class Reader:
                 # Bounded by bytes; by count librdkafka pauses up to a second whenever 100,000 small records are queued.
                 "queued.min.messages": 1_000_000,
                 "queued.max.messages.kbytes": 65_536,
+                "statistics.interval.ms": STATISTICS_MS,
+                "stats_cb": self._note_answers,
             }
         )
         self._places = places
@@ -145,10 +155,17 @@ class Reader:
             grouped[topic, partition].values.append(message.value() or b"")
         for key, records in grouped.items():
             self.position[key] = records.offsets[-1] + 1
+        if grouped:  # with many waiting here nothing is asked for
+            self._heard = time.monotonic()
         return list(grouped.values())
 
     def lag(self) -> int | None:
-        """Return records between our position and the end of the logs, None while an end is unknown."""
+        """Return records between our position and the end of the logs, None while an end is unknown.
+
+        The client keeps the last end that it heard of: behind a broker that has fallen silent that says nothing.
+        """
+        if time.monotonic() - self._heard > SILENT_S:
+            return None
         total = 0
         for (topic, part), offset in self.position.items():
             place = TopicPartition(at_broker(self._places, topic), part)
@@ -157,6 +174,12 @@ class Reader:
                 return None
             total += max(0, high - offset)
         return total
+
+    def _note_answers(self, statistics: str) -> None:
+        """Note whether answers came since the last look; served from ``poll``."""
+        answers = sum(broker["rx"] for broker in json.loads(statistics)["brokers"].values())
+        if answers != self._answers:
+            self._answers, self._heard = answers, time.monotonic()
 
     def mirror(self) -> None:
         """Commit the positions to the group, for lag tools only; nothing here reads them back."""

@@ -121,12 +121,12 @@ class Predictor:
 
     def pulse(self) -> Pulse:
         """Say where the predictor stands."""
-        names = self._project.instruments
+        names, lag = self._project.instruments, self._reader.lag()
         pulse = Pulse(
             position={f"{t}/{p}": offset for (t, p), offset in self._reader.position.items()},
             progress=sum(self._reader.position.values()),
-            lag=self._reader.lag(),
-            ready=bool(self._served),
+            lag=lag,
+            ready=bool(self._served) and lag is not None,  # behind a silent broker its answers grow old
             detail={
                 "version": {names[p]: s.number for p, s in self._served.items()},
                 "line": {names[p]: s.line.name for p, s in self._served.items()},

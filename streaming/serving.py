@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from domain.errors import UsageError
 from domain.events import Prediction
+from domain.health import READY_LAG
 from streaming.metrics import CONTENT_TYPE, exposition
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
@@ -195,8 +196,9 @@ class _Handlers:
 
     async def readyz(self, _request: Request) -> Response:
         pulse = self._board.pulse
-        ready = pulse is not None and pulse.ready and bool(self._board.latest())
-        return _reply({"ready": ready, "lag": pulse.lag if pulse else None}, 200 if ready else 503)
+        why = _unready(pulse, time.monotonic() - self._board.turned, predicted=bool(self._board.newest()))
+        told = {"ready": not why, "lag": pulse.lag if pulse else None, **({"why": why} if why else {})}
+        return _reply(told, 503 if why else 200)
 
     def metrics(self, _request: Request) -> Response:
         # Not async: the framework runs it in a thread, so that a slow database delays no stream.
@@ -204,3 +206,16 @@ class _Handlers:
         beats = Heartbeats(control).beats() if control is not None else []
         dead = control.dead_letters() if control is not None else {}
         return Response(exposition(beats, dead, latest, time.time()), media_type=CONTENT_TYPE)
+
+
+def _unready(pulse: Pulse | None, loop_age_s: float, *, predicted: bool) -> str:
+    """Return why not to be relied on now, as ``domain.health.ready`` judges the heartbeat; empty when it can be."""
+    if pulse is None or not predicted:
+        return "no prediction yet"
+    if loop_age_s >= LIVE_S:
+        return f"the loop has not turned for {loop_age_s:.0f} s"
+    if pulse.lag is None:
+        return "the broker does not answer"
+    if pulse.lag > READY_LAG:
+        return f"{pulse.lag:,} records behind"
+    return "" if pulse.ready else "no model is loaded"

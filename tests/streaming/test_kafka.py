@@ -1,5 +1,7 @@
 """Reading from a real broker: explicit offsets, the newest good record behind any rubbish, and clear refusals."""
 
+import os
+import signal
 import time
 import uuid
 
@@ -15,7 +17,7 @@ from streaming.gate import newest_trade
 from streaming.kafka import Kafka, Reader, Writer, ends
 from streaming.topics import create_topics, delete_topics
 from streaming.transport import find
-from tests.brokers import running_broker
+from tests.brokers import broker_process, running_broker
 
 
 @pytest.fixture(scope="module", params=["dev", "apache"])
@@ -126,3 +128,27 @@ def test_topics_without_a_prefix_are_never_deleted(address):
 def test_a_broker_that_is_not_there_is_one_clear_line():
     with pytest.raises(Unavailable, match=r"no Kafka broker at 127\.0\.0\.1:1"):
         create_topics(Places(kafka_bootstrap_servers="127.0.0.1:1"), ["a:B"], deadline_s=0.5)
+
+
+def test_behind_a_frozen_broker_the_lag_is_unknown_and_known_again_when_it_goes_on(tmp_path):
+    """The client keeps the last end it heard of; lag 0 would say that the answers are fresh."""
+    with broker_process(tmp_path / "broker") as broker:
+        places = Places(kafka_bootstrap_servers=broker.address)
+        create_topics(places, ["a:B"])
+        reader = Kafka(places).reader("test", {("features", 0): 0})
+
+        def lag_is(wanted):
+            until = time.monotonic() + 60
+            while reader.lag() != wanted:
+                assert time.monotonic() < until, f"the lag stays {reader.lag()}"
+                reader.poll(0.1)
+
+        try:
+            lag_is(0)
+            os.kill(broker.pid, signal.SIGSTOP)
+            lag_is(None)
+            os.kill(broker.pid, signal.SIGCONT)
+            lag_is(0)
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+            reader.close()

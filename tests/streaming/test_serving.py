@@ -95,8 +95,13 @@ def test_live_follows_the_loop_and_ready_follows_the_predictor(served):
     board.pulse = Pulse(ready=True, lag=4)
     board.show([prediction(1)])
     assert get(server, "/readyz") == (200, {"ready": True, "lag": 4})
+    for lag, why in ((None, "the broker does not answer"), (10_001, "10,001 records behind")):
+        board.pulse = Pulse(ready=True, lag=lag)
+        assert get(server, "/readyz") == (503, {"ready": False, "lag": lag, "why": why})
+    board.pulse = Pulse(ready=True, lag=4)
     board.turned -= 11
     assert get(server, "/livez")[0] == 503
+    assert get(server, "/readyz")[0] == 503, "what hangs cannot be relied on"
 
 
 def test_the_event_stream_tells_each_prediction_as_it_is_made(served):
