@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 from deploy.kafka.jars import Missing
 from deploy.kafka.node import KafkaNode
 from tests import postgresql
+from tests.leftovers import end_all
 
 ROOT = Path(__file__).parents[1]
 SHELF = ROOT / ".." / "shared" / "data"
@@ -63,6 +64,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _is_of_services(_file(item)) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
     items.sort(key=lambda item: not _is_of_services(_file(item)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """End what tests left running, also those that timed out, and fail the session for it: the path names the test."""
+    yield  # the first fixture of the session is the last to be finished
+    left = end_all(tmp_path_factory.getbasetemp(), os.environ["TIDEMILL_HOME"])
+    assert not left, "tests left processes behind: " + "; ".join(left)
 
 
 @pytest.fixture(scope="session")
