@@ -61,11 +61,14 @@ def up(
             help=f"A store that is lost begins again; one of {', '.join(STORES)}. Says what that loses; repeat.",
         ),
     ] = None,
+    sensors_on: Annotated[
+        bool, typer.Option("--sensors-on", help="Turn on sensors and schedules that were stopped in Dagster.")
+    ] = False,
 ) -> None:
     """Start everything: broker and Dagster, which then backfills, trains and deploys. Returns when predictions flow."""
     from orchestration.up import up
 
-    up(wait, [store for store in STORES if store in (begin_again or ())])
+    up(wait, [store for store in STORES if store in (begin_again or ())], sensors_on=sensors_on)
 
 
 @app.command()

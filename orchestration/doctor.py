@@ -17,6 +17,7 @@ from domain.errors import TidemillError, Unavailable
 from orchestration.deployment import Deployment
 from orchestration.opening import ANSWERS_WITHIN_S, wrong_clock
 from orchestration.settings import read_places, read_project
+from orchestration.status import rows_of
 from orchestration.wholeness import losses
 
 ROOM = 2_000_000_000
@@ -60,6 +61,7 @@ def _findings() -> Iterator[Finding]:
     yield _tried("control database", lambda: _control(places))
     yield _tried("Dagster's storage", lambda: _storage(places))
     yield _tried("broker", lambda: _broker(places, Deployment(places, project)))
+    yield from _services(places, Deployment(places, project))
 
 
 def _stores(places: Places) -> Iterator[Finding]:
@@ -109,7 +111,7 @@ def _ports(places: Places, deployment: Deployment) -> Iterator[Finding]:
     if "exchange" in deployment.foundation:
         ports["exchange"] = places.exchange_port
     for name, port in ports.items():
-        ours = deployment.supervisor.spec(name) is not None and deployment.supervisor.status(name).phase == "running"
+        ours = deployment.supervisor.status(name).phase in {"running", "frozen"}
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             taken = probe.connect_ex(("127.0.0.1", port)) == 0
@@ -168,9 +170,22 @@ def _opened(directory: Path) -> None:
 def _broker(places: Places, deployment: Deployment) -> str:
     from streaming.topics import probe
 
-    supervised = deployment.supervisor.spec("broker") is not None and not places.kafka_bootstrap_servers
-    if not places.kafka_bootstrap_servers and (
-        not supervised or deployment.supervisor.status("broker").phase != "running"
-    ):
-        return "the dev broker is not running; 'tidemill up' starts it"
+    if not places.kafka_bootstrap_servers:
+        phase = deployment.supervisor.status("broker").phase
+        if phase in {"absent", "stopped"}:
+            return "the dev broker is not running; 'tidemill up' starts it"
+        if phase != "running":
+            raise Unavailable(f"the dev broker is {phase}; its shim starts it again, see 'tidemill logs broker'")
     return probe(places)
+
+
+def _services(places: Places, deployment: Deployment) -> Iterator[Finding]:
+    """Judge what is deployed as ``status`` does; what was stopped on purpose is no fault."""
+    rows = [row for row in rows_of(places, deployment.foundation, ask=True) if row.name != "broker"]
+    deployed = [row for row in rows if row.phase not in {"not deployed", "stopped", "elsewhere"}]
+    unwell = [row for row in deployed if not row.healthy]
+    for row in unwell:
+        yield Finding(row.name, well=False, words=f"{row.phase}: {row.note}" if row.note else row.phase)
+    if not unwell:
+        words = f"all {len(deployed)} are well" if deployed else "none runs; 'tidemill up' starts them"
+        yield Finding("services", well=True, words=words)

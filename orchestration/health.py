@@ -16,6 +16,7 @@ from assets.services import DETECTED, REASON, REQUESTED, key_of, observation, re
 from domain.config import Places
 from domain.errors import TidemillError
 from domain.services import FLOW, SERVICES
+from orchestration import ticks
 from orchestration.deployment import Deployment
 from orchestration.jobs import BOOTSTRAP, REDEPLOY
 from orchestration.lives import Life
@@ -24,6 +25,7 @@ from orchestration.runs import runs_under_way
 from orchestration.sensors import TICK_S
 from orchestration.settings import read_project
 from orchestration.tending import Look, Memory, ailment_of, changes, cure_of, judge
+from warehouse.control import writer_at
 
 OPTIONAL = [name for name, role in FLOW.items() if role.optional]
 """Left alone while there is nothing for them to do."""
@@ -42,6 +44,7 @@ def health_sensor(places: Places) -> dg.SensorDefinition:
         "not help: then its check `tended` is red. Once an hour it notes how each has fared.",
     )
     def health(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        ticks.note(places, "health", context.instance)
         try:
             deployment = Deployment(places, read_project(places))
             with control_of(places) as control:
@@ -51,6 +54,9 @@ def health_sensor(places: Places) -> dg.SensorDefinition:
                 idle = [] if control is None or challenged(control, deployment.project) else OPTIONAL
         except TidemillError as error:
             return dg.SkipReason(str(error))
+        if (writer := writer_at(places.control)) is not None and writer.stopped:
+            # No heartbeat gets through: silence says nothing until the shim has ended that process.
+            return dg.SkipReason(f"the control database is locked by {writer}")
         round_ = _Round.of(context.cursor)
         round_.go(context.instance, deployment, {name: look for name, look in looks.items() if name not in idle})
         return round_.result()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from domain.fields import with_driver
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance  # seconds of imports
 
 TEMPLATE = Path(__file__).with_name("dagster.yaml")
 
@@ -47,11 +51,31 @@ def prepare_instance(home: Path, url: str = "") -> Path:
     return directory
 
 
+def turn_on(directory: Path, url: str = "") -> list[str]:
+    """Let sensors and schedules that were stopped run as their code declares; return their names.
+
+    Parameters
+    ----------
+    directory, url : of the instance, see ``prepare_instance``
+    """
+    from dagster._core.scheduler.instigation import InstigatorStatus
+
+    with _opened(directory, url) as instance:
+        stopped = [state for state in instance.all_instigator_state() if state.status is InstigatorStatus.STOPPED]
+        for state in stopped:
+            instance.update_instigator_state(state.with_status(InstigatorStatus.DECLARED_IN_CODE))
+    return sorted(state.name for state in stopped)
+
+
 def _make_storage(directory: Path, url: str) -> None:
     """Make Dagster's tables before its daemon and its webserver start: both would at once, and spoil them for good."""
+    with _opened(directory, url):
+        pass
+
+
+def _opened(directory: Path, url: str) -> DagsterInstance:
     from dagster import DagsterInstance
 
     if url:
         os.environ["TIDEMILL_DAGSTER_URL"] = with_driver(url)  # as its processes are told it
-    with DagsterInstance.from_config(str(directory)):
-        pass
+    return DagsterInstance.from_config(str(directory))

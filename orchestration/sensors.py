@@ -16,6 +16,7 @@ from assets.partitions import INSTRUMENTS, History, date_of, history_of
 from assets.services import REASON
 from domain.config import Places, Project
 from domain.errors import TidemillError
+from orchestration import ticks
 from orchestration.jobs import BOOTSTRAP, TRAIN, range_tags
 from orchestration.looks import control_of, lines_without_version
 from orchestration.opening import join
@@ -41,6 +42,7 @@ def bootstrap_sensor(places: Places, history: History) -> dg.SensorDefinition:
         description="While a line has no model: one run that backfills history, trains, and deploys every service.",
     )
     def bootstrap(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        ticks.note(places, "bootstrap", context.instance)
         try:
             project = read_project(places)
             with control_of(places) as control:

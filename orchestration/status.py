@@ -22,6 +22,7 @@ from domain.errors import TidemillError
 from domain.health import Beat, live, ready
 from domain.services import FLOW, SERVICES
 from orchestration.deployment import FOUNDATION, Deployment, supervisor_of
+from orchestration.foundation import faults_of
 from orchestration.homes import Status
 from orchestration.settings import read_places, read_project
 from orchestration.wholeness import losses
@@ -68,25 +69,39 @@ class Row:
     feed: dict[str, Any] | None = None
 
 
-def rows_of(places: Places, foundation: Iterable[str]) -> list[Row]:
-    """Return a row for every service and for what they stand on, deployed or not yet."""
+def rows_of(places: Places, foundation: Iterable[str], *, ask: bool = False) -> list[Row]:
+    """Return a row for every service and for what they stand on, deployed or not yet.
+
+    Parameters
+    ----------
+    ask : whether what they stand on must answer, too, see ``foundation``; that may take seconds
+    """
     beats = _beats(places)
     supervisor = supervisor_of(places)
     deployed = set(supervisor.names())
-    return [
-        _row(supervisor.status(name), beats.get(name)) if name in deployed else Row(name, "not deployed", healthy=False)
+    statuses = {name: supervisor.status(name) for name in (*foundation, *SERVICES) if name in deployed}
+    faults = faults_of(places, {name: statuses[name] for name in foundation if name in statuses}) if ask else {}
+    rows = [
+        _row(statuses[name], beats.get(name), faults.get(name, ""))
+        if name in statuses
+        else Row(name, "not deployed", healthy=False)
         for name in (*foundation, *SERVICES)
-        if name in deployed or name not in FLOW or not FLOW[name].optional
+        if name in statuses or name not in FLOW or not FLOW[name].optional
     ]
+    if ask and places.kafka_bootstrap_servers:
+        rows.insert(0, Row("broker", "elsewhere", healthy="broker" not in faults, note=faults.get("broker", "")))
+    return rows
 
 
-def _row(status: Status, beat: Beat | None) -> Row:
+def _row(status: Status, beat: Beat | None, fault: str = "") -> Row:
     now, running = time.time(), status.phase == "running"
     # A heartbeat counts for the process that sent it, not for its successor.
     ours = beat if beat is not None and beat.pid == status.pid else None
     watched = status.name in SERVICES
-    healthy = status.phase == "done" or (running and (not watched or ready(ours, now)))
-    note = "" if healthy else status.last_words or status.reason
+    healthy = status.phase == "done" or (running and not fault and (not watched or ready(ours, now)))
+    note = "" if healthy else fault or status.last_words or status.reason
+    if status.phase == "frozen":
+        note = "its process is stopped; its shim ends it within seconds"
     if running and watched and not healthy:
         note = "no heartbeat yet" if ours is None else ("not ready" if live(ours, now) else "stuck or silent")
     if running and ours is not None and (trouble := _trouble(ours)):
@@ -95,7 +110,7 @@ def _row(status: Status, beat: Beat | None) -> Row:
         status.name,
         status.phase,
         healthy,
-        pid=status.pid if running else None,
+        pid=status.pid if running or status.phase == "frozen" else None,
         restarts=status.restarts,
         uptime_s=round(now - status.started_at / 1e9, 1) if status.started_at and running else None,
         note=note,
@@ -135,9 +150,8 @@ def table_of(rows: list[Row], title: str = "") -> Table:
         side: Literal["left", "right"] = "right" if column in {"up", "lag", "learned"} else "left"
         table.add_column(column, justify=side, no_wrap=column != "note")
     for row in rows:
-        colour = (
-            "green" if row.healthy else ("yellow" if row.phase in {"running", "starting", "not deployed"} else "red")
-        )
+        soon = row.phase in {"running", "starting", "not deployed"} and not (row.note and row.name in FOUNDATION)
+        colour = "green" if row.healthy else "yellow" if soon else "red"
         table.add_row(
             row.name,
             f"[{colour}]{row.phase}[/]",
@@ -209,8 +223,9 @@ class _View:
             if not deployed:
                 raise
             standing = [name for name in FOUNDATION if name in deployed]
-            return cls(f"market: unknown, {error}", rows_of(places, standing), refused, lost, error)
-        return cls(market_of(deployment.project), rows_of(places, deployment.foundation), refused, lost, None)
+            return cls(f"market: unknown, {error}", rows_of(places, standing, ask=True), refused, lost, error)
+        rows = rows_of(places, deployment.foundation, ask=True)
+        return cls(market_of(deployment.project), rows, refused, lost, None)
 
     @property
     def healthy(self) -> bool:

@@ -19,6 +19,7 @@ from domain.config import Places
 from domain.errors import BadState, UsageError
 from domain.services import SERVICES
 from domain.stores import Store
+from orchestration import ticks
 from orchestration.deployment import DAGSTER, Deployment, supervisor_of
 from orchestration.opening import settled_project
 from orchestration.renewal import begin_again
@@ -30,12 +31,14 @@ from warehouse.beginning import begin
 POLL_S = 0.5
 
 
-def up(wait_s: float, again: Sequence[Store] = ()) -> None:
+def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) -> None:
     """Start broker and Dagster, and wait until the first prediction of a trained model is served.
 
     Parameters
     ----------
+    wait_s : seconds for that prediction; 0 returns at once
     again : stores that are lost, or not wanted any more, and begin again
+    sensors_on : whether sensors and schedules that a person stopped in Dagster are turned on
 
     Raises
     ------
@@ -46,7 +49,7 @@ def up(wait_s: float, again: Sequence[Store] = ()) -> None:
     BadState
         When a store of the home is lost, something gives up, or nothing is served in time.
     """
-    from orchestration.instance import prepare_instance
+    from orchestration.instance import prepare_instance, turn_on
 
     places = read_places()
     _refuse_taken_ports(places, Deployment(places, read_project(places)))  # before the home's market is settled
@@ -56,7 +59,10 @@ def up(wait_s: float, again: Sequence[Store] = ()) -> None:
     begin_again(places, again)
     begin(places)
     refuse_losses(places)
-    prepare_instance(places.home, places.dagster_url)
+    directory = prepare_instance(places.home, places.dagster_url)
+    if sensors_on:
+        print(f"turned on: {', '.join(turn_on(directory, places.dagster_url)) or 'nothing was stopped'}")  # noqa: T201
+        ticks.forget(places)
     begin(places)  # Dagster's storage, where it is new
     began = time.monotonic()
     for name in deployment.foundation:

@@ -21,6 +21,7 @@ from domain.config import Places
 from domain.errors import TidemillError
 from domain.health import market_clock
 from domain.lines import instrument_of
+from orchestration import ticks
 from orchestration.looks import control_of
 from orchestration.sensors import TICK_S
 from warehouse.heartbeats import Heartbeats
@@ -46,6 +47,7 @@ def versions_sensor(places: Places) -> dg.SensorDefinition:
         "every promotion and rollback; and every version that a service refused to load, as an observation.",
     )
     def versions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        ticks.note(places, "versions", context.instance)
         seen: dict[str, Any] = {"id": 0, "refusal": 0, "decision": 0, "recorded": {}} | json.loads(
             context.cursor or "{}"
         )

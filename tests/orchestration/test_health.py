@@ -290,4 +290,4 @@ def test_a_locked_database_is_not_waited_for(make, mill, control, tick):
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         result = tick(make(mill.places))
-        assert "database is locked" in said(result)
+        assert "is locked by process" in said(result)
