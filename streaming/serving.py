@@ -7,6 +7,8 @@ predictor's loop writes, so serving never delays a prediction.
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 import threading
 import time
 from collections import deque
@@ -23,6 +25,8 @@ from starlette.routing import Route
 from domain.errors import UsageError
 from domain.events import Prediction
 from domain.health import READY_LAG
+from streaming.connections import bounded, most_connections
+from streaming.descriptors import raised_file_limit
 from streaming.metrics import CONTENT_TYPE, exposition
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
@@ -35,6 +39,15 @@ KEPT = 500
 
 LIVE_S = 10.0
 """Seconds without a turn of the loop after which /livez says no: the loop turns at least twice a second."""
+
+BACKLOG = 2_048
+"""Connections that the kernel keeps until they are accepted."""
+
+METRICS_S = 1.0
+"""Seconds for which an exposition is served again: many who ask cost the database one look."""
+
+_LIMIT = re.compile("[1-9][0-9]{0,2}")
+"""What ``int`` takes beyond this (``1_0``, blanks, other digits) is a mistake of the person who asks."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -81,6 +94,11 @@ class Board:
         """The instruments that can be asked for."""
         return list(self._recent)
 
+    @property
+    def listeners(self) -> int:
+        """How many follow the event stream."""
+        return len(self._listeners)
+
     async def listen(self) -> AsyncIterator[bytes]:
         """Yield predictions as they are made; a listener that does not keep up misses the oldest."""
         self._loop = asyncio.get_running_loop()
@@ -102,14 +120,14 @@ class Board:
 
 
 class Server:
-    """Serves a board on 127.0.0.1 from a thread of its own."""
+    """Serves a board on 127.0.0.1 from a thread of its own; what a stranger may take of it is bounded."""
 
     def __init__(self, board: Board, port: int, control: Control | None = None) -> None:
         self._board, self._port = board, port
         self.url = f"http://127.0.0.1:{port}"
-        config = uvicorn.Config(_app(board, control), host="127.0.0.1", port=port, log_level="warning", lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="serving", daemon=True)
+        most = most_connections(raised_file_limit())
+        self._server = uvicorn.Server(bounded(_app(board, control, most // 2), most))
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Listen.
@@ -119,20 +137,22 @@ class Server:
         UsageError
             When the port is taken.
         """
-        import socket
-
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self._port))
-            except OSError as error:
-                raise UsageError(f"port {self._port} is taken; set TIDEMILL_SERVING_PORT to a free one") from error
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", self._port))
+            listening.listen(BACKLOG)
+        except OSError as error:
+            listening.close()
+            raise UsageError(f"port {self._port} is taken; set TIDEMILL_SERVING_PORT to a free one") from error
+        # The server closes the socket when it stops.
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="serving", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop listening."""
         self._server.should_exit = True
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._server.force_exit = True
             self._thread.join(timeout=5.0)
 
@@ -141,8 +161,8 @@ def _reply(value: object, status: int = 200) -> Response:
     return Response(_json(value), status, media_type="application/json")
 
 
-def _app(board: Board, control: Control | None) -> Starlette:
-    handlers = _Handlers(board, control)
+def _app(board: Board, control: Control | None, most_streams: int) -> Starlette:
+    handlers = _Handlers(board, control, most_streams)
     return Starlette(
         routes=[
             Route("/predictions", handlers.latest),
@@ -158,18 +178,17 @@ def _app(board: Board, control: Control | None) -> Starlette:
 class _Handlers:
     """What each route answers, from the board."""
 
-    def __init__(self, board: Board, control: Control | None) -> None:
-        self._board, self._control = board, control
+    def __init__(self, board: Board, control: Control | None, most_streams: int) -> None:
+        self._board, self._control, self._most_streams = board, control, most_streams
+        self._exposing, self._exposed, self._exposed_at = threading.Lock(), b"", -METRICS_S
 
     async def latest(self, request: Request) -> Response:
         wanted = request.query_params.get("instrument")
         return _reply(self._board.latest()) if wanted is None else self._recent(wanted, 1)
 
     async def recent(self, request: Request) -> Response:
-        try:
-            limit = int(request.query_params.get("limit", "100"))
-        except ValueError:
-            limit = 0
+        asked = request.query_params.get("limit", "100")
+        limit = int(asked) if _LIMIT.fullmatch(asked) else 0
         if not 1 <= limit <= KEPT:
             return _reply({"error": f"limit must be a whole number from 1 to {KEPT}"}, 400)
         return self._recent(request.path_params["instrument"], limit)
@@ -184,6 +203,9 @@ class _Handlers:
         return _reply(found[0] if limit == 1 else found)
 
     async def stream(self, _request: Request) -> Response:
+        if self._board.listeners >= self._most_streams:
+            return _reply({"error": f"{self._most_streams} listen already; try again later"}, 503)
+
         async def events() -> AsyncIterator[bytes]:
             async for message in self._board.listen():
                 yield b"event: prediction\ndata: " + message + b"\n\n"
@@ -202,10 +224,14 @@ class _Handlers:
 
     def metrics(self, _request: Request) -> Response:
         # Not async: the framework runs it in a thread, so that a slow database delays no stream.
-        control, latest = self._control, self._board.newest()
-        beats = Heartbeats(control).beats() if control is not None else []
-        dead = control.dead_letters() if control is not None else {}
-        return Response(exposition(beats, dead, latest, time.time()), media_type=CONTENT_TYPE)
+        with self._exposing:
+            if time.monotonic() - self._exposed_at >= METRICS_S:
+                control, latest = self._control, self._board.newest()
+                beats = Heartbeats(control).beats() if control is not None else []
+                dead = control.dead_letters() if control is not None else {}
+                self._exposed = exposition(beats, dead, latest, time.time()).encode()
+                self._exposed_at = time.monotonic()
+            return Response(self._exposed, media_type=CONTENT_TYPE)
 
 
 def _unready(pulse: Pulse | None, loop_age_s: float, *, predicted: bool) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-from contextlib import suppress
 from dataclasses import dataclass
 
 MAX_PARTITIONS_IN_ALL = 2_000
@@ -36,12 +34,3 @@ class Limits:
     unsent_bytes: int = 64 << 20
     connections: int = 10_000
     patience_s: float = 30.0
-
-
-def raised_file_limit() -> int:
-    """Raise the limit of open files as far as this user may, and return it."""
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        return most
-    return soft

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from domain.errors import UsageError
+from streaming.descriptors import raised_file_limit
 from streaming.devbroker import files
 from streaming.devbroker.broker import Broker
 from streaming.devbroker.complaints import Complaints
@@ -25,7 +26,6 @@ from streaming.devbroker.limits import (
     MAX_PARTITIONS_IN_ALL,
     RESERVED_FILES,
     Limits,
-    raised_file_limit,
 )
 from streaming.devbroker.log import Fsync
 
