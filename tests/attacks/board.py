@@ -27,7 +27,7 @@ def main(files: int) -> None:
     board = Board(["a:B"], simulated=True)
     server = Server(board, port)
     server.start()
-    print(server.url, flush=True)
+    print(server.url, flush=True)  # noqa: T201 - its answer
     n = 0
     with TemporaryDirectory() as scratch:
         while not select.select([sys.stdin], [], [], 0.25)[0]:
@@ -35,7 +35,7 @@ def main(files: int) -> None:
             Path(scratch, "state").write_text(str(n))
             board.show([Prediction(f"a:B/{n}/300", "a:B", n * 10**9, 300, 0.5, 0.6, 1.7, 3, 99, n * 10**9, 1)])
             board.turned = time.monotonic()
-            print(n, flush=True)
+            print(n, flush=True)  # noqa: T201
     server.stop()
 
 

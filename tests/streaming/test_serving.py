@@ -17,6 +17,8 @@ from streaming.serving import Board, Server
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 
+ODD_NUMBERS = ("x", "1_0", "%201", "1%20", "%2B5", "%D9%A3", "501")
+
 
 def free_port():
     with socket.socket() as probe:
@@ -77,7 +79,7 @@ def test_recent_predictions_come_newest_first_and_no_more_than_asked(served):
         ("/predictions/a:Z", 404, "a:B"),
         ("/predictions/a:C", 503, "yet"),
         ("/predictions/a:B?limit=0", 400, "limit"),
-        *((f"/predictions/a:B?limit={odd}", 400, "limit") for odd in ("x", "1_0", "%201", "1%20", "%2B5", "%D9%A3", "501")),
+        *((f"/predictions/a:B?limit={odd}", 400, "limit") for odd in ODD_NUMBERS),
     ],
 )
 def test_a_mistake_gets_one_clear_answer(served, path, status, word):
