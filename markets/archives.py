@@ -52,6 +52,9 @@ _USED = ["id", "price", "qty", "time", "isBuyerMaker"]
 _BLOCK = 4 << 20
 """Bytes of text in a table: some 60,000 trades."""
 
+_DAY_BYTES = 32 << 20
+"""Most bytes of a day's candles: 86,400 of a second take half of it."""
+
 _MICROSECONDS = 10**14
 """A time from here on is in microseconds: as milliseconds it would be of the year 5138, and before it is of 1973."""
 
@@ -167,7 +170,13 @@ def date_of(ts: int) -> str:
 
 def _read_candles(path: Path, interval: int, day: int) -> BarTable:
     with _opened(path) as file:
-        lines = [line for line in csv.reader(io.TextIOWrapper(file, "utf-8", "replace")) if line]
+        text = file.read(_DAY_BYTES + 1)
+    if len(text) > _DAY_BYTES:
+        raise BadRecord("schema", f"{path} holds over {_DAY_BYTES:,} bytes of candles, more than a day has")
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text.decode("utf-8", "replace"))) if line]
+    except csv.Error as error:
+        raise BadRecord("schema", f"{path} holds a line that is no candle: {error}") from error
     if lines and not lines[0][0].isdecimal():  # a header, should there ever be one
         del lines[0]
     try:

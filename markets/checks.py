@@ -148,6 +148,8 @@ def _reader(path: Path, venue: str) -> Reader:
         raise refused("missing", path, None, "does not exist", "correct market.path")
     if path.is_dir():
         raise refused("directory", path, None, "is a directory", "name its files one by one")
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise refused("file", path, None, "is a pipe, a socket or a device", "save what it gives in a file")
     kinds: dict[str, Callable[[Path, str], Reader]] = {
         ".parquet": ParquetReader,
         ".csv": CsvReader,

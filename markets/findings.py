@@ -44,9 +44,9 @@ class Finding:
         """
         return "".join(
             (
-                f"{self.path}: ",
+                f"{shown(self.path)}: ",
                 "" if self.row is None else f"{self._place()}: ",
-                self.message,
+                _short(self.message),
                 f"; {self.fix}" if self.fix else "",
             )
         )
@@ -76,6 +76,22 @@ def one_line(error: Exception) -> str:
     """Return a foreign error's message as one short line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else f"{text[:157]}..."  # noqa: PLR2004 - a line a person reads
+
+
+def shown(path: Path) -> str:
+    r"""Return a path for people, on one line whatever its name is.
+
+    >>> shown(Path("a.csv")), shown(Path("a\nb.csv"))
+    ('a.csv', "'a\\nb.csv'")
+    """
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def _short(message: str) -> str:
+    """Return a message whose cell or list of columns may be anything."""
+    text = message if message.isprintable() else " ".join(message.split())
+    return text if len(text) <= 400 else f"{text[:300]} ... {text[-90:]}"  # noqa: PLR2004
 
 
 def utc(ts: int) -> str:

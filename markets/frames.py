@@ -22,6 +22,12 @@ BLOCK = 8 << 20
 
 _READ = 1 << 20
 
+_READ_PACKED = 2 << 10
+"""Compressed bytes inflated at once: a block of zstd takes four bytes at least and holds 128 KB, so 64 MB at most."""
+
+MOST_INFLATED = 1_000
+"""Bytes of text from one of the file, beyond the first ``BLOCK`` of them: frames shrink to a tenth or a thirtieth."""
+
 
 class FrameReader:
     """A file of frames; see ``rows.Reader``.
@@ -73,7 +79,7 @@ class FrameReader:
 
     def _text(self) -> Iterator[bytes]:
         """Yield blocks of whole lines."""
-        rest = b""
+        rest = bytearray()
         with self.path.open("rb") as file:
             for chunk in (
                 _inflated(file, self.path) if self.path.suffix == ".zst" else iter(lambda: file.read(_READ), b"")
@@ -81,11 +87,14 @@ class FrameReader:
                 rest += chunk
                 if len(rest) >= BLOCK:
                     cut = rest.rfind(b"\n") + 1
-                    if cut:
-                        yield rest[:cut]
-                        rest = rest[cut:]
+                    if not cut:
+                        raise refused(
+                            "frame", self.path, None, f"holds a line of over {BLOCK:,} bytes", "drop the line"
+                        )
+                    yield bytes(rest[:cut])
+                    del rest[:cut]
         if rest:
-            yield rest
+            yield bytes(rest)
 
     def _decoded(self, text: bytes, first_line: int) -> Rows:
         decode, lines, trades = self._decoder.decode, [], []
@@ -140,12 +149,18 @@ class FrameReader:
 def _inflated(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """Yield the text of a zstd file of one or several frames; a file that ends inside one is refused."""
     inflate = zstandard.ZstdDecompressor().decompressobj()
-    begun = False
+    begun, read, given = False, 0, 0
     try:
-        while chunk := file.read(_READ // 4):
+        while chunk := file.read(_READ_PACKED):
+            read += len(chunk)
             while chunk:
                 begun = True
-                yield inflate.decompress(chunk)
+                text = inflate.decompress(chunk)
+                given += len(text)
+                if given > BLOCK + MOST_INFLATED * read:
+                    raise refused("memory", path, None, f"inflates to over {MOST_INFLATED:,} times its size",
+                                  "it is no recording; download or record it again")  # fmt: skip
+                yield text
                 chunk = b""
                 if inflate.eof:
                     chunk, begun = inflate.unused_data, False

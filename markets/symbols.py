@@ -10,6 +10,9 @@ from domain.fields import INSTRUMENT_PATTERN
 QUOTES = ("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "GBP", "TRY", "BRL", "JPY", "DAI", "BTC", "ETH", "BNB")
 """Quote assets that end an exchange's undivided symbol, longer ones before those they end with."""
 
+LONGEST = 64
+"""Characters of an instrument: it names files too."""
+
 
 def dashed(symbol: str) -> str:
     """Return an undivided exchange symbol with its parts divided, or as it is when the quote asset is unknown.
@@ -34,7 +37,7 @@ def instrument_of(symbol: str, venue: str) -> str | None:
     """
     own, colon, name = symbol.strip().rpartition(":")
     instrument = f"{own.lower() if colon else venue}:{name.upper().replace('/', '-')}"
-    return instrument if INSTRUMENT_PATTERN.match(instrument) else None
+    return instrument if len(instrument) <= LONGEST and INSTRUMENT_PATTERN.match(instrument) else None
 
 
 def suggestion(venue: str, symbol: str, known: Iterable[str]) -> str:

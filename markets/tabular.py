@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -18,8 +20,14 @@ from markets.rows import Rows, columns_of, from_arrow, kind_of, unit_of
 BLOCK = 4 << 20
 """Bytes of CSV in a piece: some 60,000 rows."""
 
-MANY_ROWS = 4 << 20
-"""A row group is read whole; above this many rows it is worth a warning (some 250 MB of arrays)."""
+PIECE_ROWS = 1 << 20
+"""Most rows of a Parquet piece, some 150 MB of arrays: a row group of more is read in several pieces."""
+
+LINE_BYTES = 64 << 10
+"""Of one line of CSV: ``csv`` itself gives up at a cell of twice as much."""
+
+TEXT_BYTES = 64
+"""Most bytes a row of text columns on average, decoded: an instrument's name and ``sell`` are shorter."""
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
@@ -33,17 +41,24 @@ class ParquetReader:
         self._file = _parquet(path)
         schema = self._file.schema_arrow
         self.kind = kind_of(path, schema.names)
+        self._columns = list(columns_of(self.kind))
+        _demand_flat(self._file, path, self._columns)
         groups = [self._file.metadata.row_group(k).num_rows for k in range(self._file.num_row_groups)]
-        self._starts = list(accumulate(groups, initial=0))
+        parts = [
+            (k, at, min(rows - at, PIECE_ROWS))
+            for k, rows in enumerate(groups)
+            for at in range(0, max(rows, 1), PIECE_ROWS)
+        ]
+        self._parts = parts
+        self._starts = list(accumulate((rows for _, _, rows in parts), initial=0))
+        self._group: Iterator[pa.Table] = iter(())
+        self._next = -1  # the piece that _group yields next
         self.findings = _unknown_columns(path, schema.names, self.kind)
-        if max(groups, default=0) > MANY_ROWS:
-            self.findings.append(Finding("warning", "memory", path, None, f"has {max(groups):,} rows in one row group",
-                                         "write row groups of 262,144 rows to save memory"))  # fmt: skip
         ts = schema.field("ts").type
         self._unit = "ns"
         if pa.types.is_integer(ts) and self._starts[-1]:
             first = next(k for k, rows in enumerate(groups) if rows)
-            value = self._group(first, ["ts"]).column("ts")[0].as_py()
+            value = next(self._tables(first, ["ts"], 1)).column("ts")[0].as_py()
             self._unit = unit_of(path, value) if value is not None else "ns"
             self.findings.append(_unit_noted(path, self._unit))
         elif pa.types.is_timestamp(ts) and ts.tz is None:
@@ -56,23 +71,48 @@ class ParquetReader:
 
     @property
     def pieces(self) -> int:
-        """The row groups."""
-        return len(self._starts) - 1
+        """The row groups, and the parts of large ones."""
+        return len(self._parts)
 
     def read(self, piece: int) -> Rows:
-        """Return the rows of a row group."""
-        table = self._group(piece, list(columns_of(self.kind)))
+        """Return the rows of a piece; going back inside a large row group decodes it from its beginning."""
+        group, at, rows = self._parts[piece]
+        if self._next != piece:
+            self._group = self._tables(group, self._columns, PIECE_ROWS)
+            for _ in range(0, at, PIECE_ROWS):
+                next(self._group)
+        table = next(self._group)
+        self._next = piece + 1 if at + rows < self._file.metadata.row_group(group).num_rows else -1
         return from_arrow(table, self.path, self.kind, self._starts[piece] + 1, self._unit, self._venue)
 
     def fresh(self) -> ParquetReader:
         """Return another reader of the file."""
         return ParquetReader(self.path, self._venue)
 
-    def _group(self, group: int, columns: list[str]) -> pa.Table:
+    def _tables(self, group: int, columns: list[str], rows: int) -> Iterator[pa.Table]:
+        """Yield a row group in tables of so many rows, the last one of what is left."""
+        left = self._file.metadata.row_group(group).num_rows
+        if not left:
+            yield self._file.read_row_group(group, columns)
+            return
+        held: list[pa.RecordBatch] = []
+        have = 0
         try:
-            return self._file.read_row_group(group, columns=columns, use_threads=False)
+            for batch in self._file.iter_batches(rows, [group], columns, use_threads=False):
+                held.append(batch)
+                have += batch.num_rows
+                while have >= min(rows, left):
+                    table = pa.Table.from_batches(held)
+                    wanted = min(rows, left)
+                    yield table.slice(0, wanted)
+                    left -= wanted
+                    held = table.slice(wanted).to_batches()
+                    have -= wanted
+                    if not left:
+                        return
         except (pa.ArrowException, OSError) as error:
             raise _corrupt(self.path, error) from error
+        raise _corrupt(self.path, ValueError(f"row group {group} lacks {left:,} rows"))
 
 
 class CsvReader:
@@ -82,16 +122,18 @@ class CsvReader:
         self.path = path
         self._venue = venue
         with path.open("rb") as file:
-            header = file.readline()
-            self._blocks, self.lines, first = _blocks(file)
+            header = _line(file, path)
+            self._blocks, self.lines, first = _blocks(file, path)
         try:
             self._names = next(csv.reader([header.decode("utf-8-sig")]), [])
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, csv.Error) as error:
             raise refused("text", path, None, "is not UTF-8 text", "is it really CSV? convert or rename it") from error
         self.kind = kind_of(path, self._names)
         self.findings = _unknown_columns(path, self._names, self.kind)
         self._unit = "ns"
         self._ts: pa.DataType = pa.int64()
+        if len(first) > LINE_BYTES:
+            raise _long(path, 1)
         cells = next(csv.reader([first.decode("utf-8", "replace")]), [])
         text = cells[self._names.index("ts")].strip() if len(cells) == len(self._names) else ""
         if re.fullmatch(r"\d+", text):
@@ -137,7 +179,10 @@ class CsvReader:
         """Return the error for the first row that Arrow could not convert."""
         wanted = [(self._names.index(name), name, types[name]) for name in columns_of(self.kind)]
         lines = (line for line in text.decode("utf-8", "replace").splitlines() if line)
-        for row, cells in enumerate(csv.reader(lines), first_row):
+        for row, line in enumerate(lines, first_row):
+            if len(line) > LINE_BYTES:
+                return _long(self.path, row)
+            cells = next(csv.reader([line]), [])
             if len(cells) != len(self._names):
                 return refused("cells", self.path, row, f"has {len(cells)} cells, the header has {len(self._names)}",
                                "complete or drop the row")  # fmt: skip
@@ -160,13 +205,27 @@ def _converts(cell: str, kind: pa.DataType) -> bool:
     return True
 
 
-def _blocks(file: io.BufferedReader) -> tuple[list[tuple[int, int, int]], int, bytes]:
+def _line(file: io.BufferedReader, path: Path) -> bytes:
+    """Return the next line, refusing one that is none of a table."""
+    line = file.readline(LINE_BYTES + 1)
+    if len(line) > LINE_BYTES:
+        raise _long(path, None)
+    return line
+
+
+def _long(path: Path, row: int | None) -> FileRefused:
+    return refused(
+        "text", path, row, f"holds a line of over {LINE_BYTES:,} bytes", "is it really CSV? correct the line"
+    )
+
+
+def _blocks(file: io.BufferedReader, path: Path) -> tuple[list[tuple[int, int, int]], int, bytes]:
     """Return ``(offset, length, number of the first row)`` of each block of whole lines, their rows, the first."""
     blocks, first, row = [], b"", 1
     offset = file.tell()
     while text := file.read(BLOCK):
-        text += file.readline()
-        first = first or text.partition(b"\n")[0]
+        text += _line(file, path)
+        first = first or text[: text.find(b"\n") + 1 or None].rstrip(b"\n")
         if text.strip():
             blocks.append((offset, len(text), row))
         offset += len(text)
@@ -176,14 +235,32 @@ def _blocks(file: io.BufferedReader) -> tuple[list[tuple[int, int, int]], int, b
 
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
-        names = pq.read_schema(path).names
-        repeated = [name for name in names if name in {"symbol", "side"}]
+        texts = [field for field in pq.read_schema(path) if field.name in {"symbol", "side"}]
+        repeated = [field.name for field in texts if not pa.types.is_nested(field.type)]
         return pq.ParquetFile(path, read_dictionary=repeated, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise _corrupt(path, error) from error
 
 
+def _demand_flat(file: pq.ParquetFile, path: Path, columns: list[str]) -> None:
+    """Refuse, before any of it is decoded, columns that hold more than one value a row, or texts that are no names."""
+    for name in columns:
+        kind = file.schema_arrow.field(name).type
+        if pa.types.is_nested(kind):
+            raise refused("type", path, None, f"column {name!r} holds {kind}", "write one value a row")
+    for group in (file.metadata.row_group(k) for k in range(file.num_row_groups)):
+        for column in (group.column(k) for k in range(group.num_columns)):
+            most = TEXT_BYTES * group.num_rows + BLOCK
+            if column.path_in_schema in {"symbol", "side"} and column.total_uncompressed_size > most:
+                said = f"column {column.path_in_schema!r} holds {column.total_uncompressed_size:,} bytes of text"
+                raise refused(
+                    "memory", path, None, f"{said} in {group.num_rows:,} rows", "write names, such as BTC-USD"
+                )
+
+
 def _corrupt(path: Path, error: Exception) -> FileRefused:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        raise MemoryError from error  # which says nothing of the file
     return refused("corrupt", path, None, f"is not a readable Parquet file ({one_line(error)})",
                    "download or write it again")  # fmt: skip
 

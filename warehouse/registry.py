@@ -195,6 +195,10 @@ class Registry:
             When this process can open no file at all: that says nothing of the version.
         """
         try:
+            if version.path.exists() and not version.path.is_file():  # opening a pipe would wait for a writer
+                raise ArtifactRefused(
+                    f"{version.line} version {version.number}: {version.path} is not a file; use another version"
+                )
             with version.path.open("rb") as file:
                 payload = file.read(version.size + 1)  # whatever lies there now, no more memory than was published
         except OSError as error:
