@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +17,11 @@ import typer
 from domain.errors import BadState, TidemillError, UsageError
 from domain.services import SERVICES
 from domain.stores import STORES
+from orchestration.privacy import UMASK, keep_private
 
 DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+SHORT_OF_MEMORY = "the system gives no more memory; give it more or raise its limit, the next start goes on from there"
 
 app = typer.Typer(
     name="tidemill",
@@ -247,12 +252,15 @@ def run(
     if rehearse:
         rehearse_service(service, places, project)
         return
+    keep_private(places.home)
     Deployment(places, project).refuse_second(service)
     run_service(service, places, project)
 
 
 def main() -> None:
     """Run the command and exit: 0 done, 1 stopped by bad state, 2 a mistake of the person."""
+    os.umask(UMASK)
+    threading.excepthook = _end_short_of_memory
     # Stdout is for answers: what a person asked for, or one JSON object.
     structlog.configure(
         processors=[
@@ -282,8 +290,8 @@ def _exit_code() -> int:
     except UsageError as error:
         typer.echo(f"tidemill: {error}", err=True)
         return 2
-    except TidemillError as error:
-        typer.echo(f"tidemill: {error}", err=True)
+    except (TidemillError, MemoryError) as error:
+        typer.echo(f"tidemill: {SHORT_OF_MEMORY if isinstance(error, MemoryError) else error}", err=True)
         return 1
     except OSError as error:
         if error.errno not in DISK_REFUSES:
@@ -294,6 +302,14 @@ def _exit_code() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _end_short_of_memory(failed: threading.ExceptHookArgs) -> None:
+    """End the process when one of its threads gets no memory: without it the others would only seem to work."""
+    if isinstance(failed.exc_value, MemoryError):
+        os.write(2, f"tidemill: {SHORT_OF_MEMORY}\n".encode())
+        os._exit(1)
+    threading.__excepthook__(failed)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import tempfile
@@ -23,6 +24,7 @@ from domain.fields import parse_duration
 from domain.market import Market
 from markets.recorded import Recorded
 from markets.recordings import files
+from orchestration.privacy import keep_private
 from orchestration.settings import first_fault, read_places, read_project
 
 
@@ -94,7 +96,7 @@ def plan(
     if home is not None and home.exists() and any(home.iterdir()):
         raise UsageError(f"--home {home} is not empty; name a new directory")
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        keep_private(root)
         places = Places(
             home=root, config=root / "tidemill.toml", broker_port=_free_port(), serving_port=_free_port(), **_broker()
         )
@@ -117,21 +119,26 @@ def _broker() -> dict[str, Any]:
 
 def as_toml(project: Project) -> str:
     """Return a project as the text of a ``tidemill.toml``."""
-    lines = [f"instruments = {list(project.instruments)!r}".replace("'", '"')]
+    lines = [f"instruments = {_toml(list(project.instruments))}"]
     lines += [f"{name} = {getattr(project, name)}" for name in ("interval", "lateness", "horizon")]
     market = project.market
-    lines += ["[market]", f'source = "{market.source}"', f"speed = {market.speed}", f"seed = {market.seed}"]
+    lines += ["[market]", f"source = {_toml(market.source)}", f"speed = {market.speed}", f"seed = {market.seed}"]
     if market.path:
-        lines.append(f"path = {list(market.path)!r}".replace("'", '"'))
+        lines.append(f"path = {_toml(list(market.path))}")
     lines += [f"opens = {market.opens.isoformat()}", f"history_days = {market.history_days}"]
     lines += ["[publish]", f"examples = {project.publish.examples}", f"every_s = {project.publish.every_s}"]
     for model in project.fleet:
-        lines += ["[[fleet]]", f'name = "{model.name}"', f'kind = "{model.kind}"']
-        lines += [f"targets = {list(model.targets)!r}".replace("'", '"')]
+        lines += ["[[fleet]]", f"name = {_toml(model.name)}", f"kind = {_toml(model.kind)}"]
+        lines += [f"targets = {_toml(list(model.targets))}"]
         lines += [f"forgetting = {model.forgetting!r}", f"clip = {model.clip!r}"]
         if model.estimator:
-            lines.append(f"estimator = '''{model.estimator}'''")
+            lines.append(f"estimator = {_toml(model.estimator)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | list[str]) -> str:
+    """Return text, or several, as TOML: its basic strings are JSON's, but for one control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _moment(text: str) -> int:

@@ -411,6 +411,7 @@ def release(guarding: tuple[int, int]) -> None:
 def main(path: str) -> int:
     """Become a daemon that keeps the service at ``path``; return to the caller once the service has been executed."""
     home = Path(path)
+    os.umask(0o077)  # what a service makes is for its user alone
     default_signals()
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)

@@ -22,6 +22,7 @@ from domain.stores import Store
 from orchestration import ticks
 from orchestration.deployment import DAGSTER, Deployment, supervisor_of
 from orchestration.opening import settled_project
+from orchestration.privacy import keep_private
 from orchestration.renewal import begin_again
 from orchestration.settings import read_places, read_project
 from orchestration.status import Row, market_of, rows_of, table_of
@@ -53,8 +54,8 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
 
     places = read_places()
     _refuse_taken_ports(places, Deployment(places, read_project(places)))  # before the home's market is settled
+    keep_private(places.home)
     deployment = Deployment(places, settled_project(places))
-    places.home.mkdir(parents=True, exist_ok=True)
     _refuse_taken_ports(places, deployment)
     begin_again(places, again)
     begin(places)

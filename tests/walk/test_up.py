@@ -1,8 +1,10 @@
 """The whole system as a newcomer meets it: up, look, kill, watch it heal; its fixture takes it down."""
 
+import contextlib
 import itertools
 import os
 import signal
+import stat
 import time
 
 import pytest
@@ -103,6 +105,16 @@ def test_dagster_may_die_or_be_reloaded_at_any_moment_and_no_service_is_touched_
     assert all(run["status"] == "FAILURE" for run in newest[1:]), "a killed run is reported failed"
     for later, sooner in itertools.pairwise(newest):
         assert later["startTime"] >= sooner["endTime"], "never two at once"
+
+
+def test_nothing_in_a_home_is_open_to_others_though_the_umask_was(mill):
+    paths = [mill.home, *mill.home.rglob("*")]
+    assert len(paths) > 50
+    modes = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # services are at work
+            modes[str(path.relative_to(mill.home))] = path.lstat().st_mode
+    assert [name for name, mode in modes.items() if not stat.S_ISLNK(mode) and mode & 0o077] == []
 
 
 @pytest.mark.timeout(600)

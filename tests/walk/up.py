@@ -72,6 +72,7 @@ class Mill:
         return subprocess.run(
             [sys.executable, "-m", "orchestration.cli", *args],
             env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+            umask=0,  # the most open one: what is made is for its user alone whatever a shell says
         )  # fmt: skip
 
     def status(self):
