@@ -17,7 +17,7 @@ from streaming.devbroker.wire import Call
 VERSIONS = (4, 11)
 """Record batches v2 and no tagged fields yet; Apache Kafka 4 serves all of these too."""
 
-MAX_BYTES = 8 << 20
+MAX_BYTES = 1 << 20
 """Of an answer, unless its first batch alone is larger: what a reader who does not read costs at most."""
 
 MAX_WAIT_MS = 60_000

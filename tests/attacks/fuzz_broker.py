@@ -56,7 +56,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.longest = 0.0
-        run = asyncio.Handle._run
+        self._run = run = asyncio.Handle._run
 
         def timed(handle: asyncio.Handle) -> None:
             began = time.thread_time()
@@ -64,6 +64,10 @@ class Turns:
             self.longest = max(self.longest, time.thread_time() - began)
 
         asyncio.Handle._run = timed
+
+    def end(self) -> None:
+        """Watch no more."""
+        asyncio.Handle._run = self._run
 
 
 class Victim:
@@ -132,6 +136,8 @@ class Victim:
     def remove(self) -> None:
         """Leave nothing behind."""
         self.close()
+        self._turns.end()
+        self._loop.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+MIB = 1 << 20
 DEADLINE_S = 60.0
 """For what takes milliseconds on a quiet machine."""
 
