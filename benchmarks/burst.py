@@ -32,7 +32,8 @@ STEADY = 3
 
 def fetched(url: str, body: bytes | None = None) -> Any:  # noqa: ANN401 - JSON
     """Return what a URL on this machine answers."""
-    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=30) as reply:  # noqa: S310
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310  # noqa: S310
         return json.load(reply)
 
 

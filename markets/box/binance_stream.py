@@ -31,6 +31,11 @@ from markets.box.wire import framed, heard
 MESSAGES_A_SECOND = 5
 """What a connection may send; beyond, it is closed."""
 
+STREAMS = 1_024
+"""What a connection may listen to."""
+
+_LONGEST_NAME = 100
+
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 
 _json = msgspec.json.Encoder().encode
@@ -164,9 +169,11 @@ class BinanceStream:
         subscriber = session.subscriber
         subscriber.farewell = lambda: self._farewell(combined=session.form.combined)
         with self._broadcast.listening(subscriber):
-            session.subscribe([name for name in streams.split("/") if name])
             try:
+                session.subscribe([name for name in streams.split("/") if name])
                 await session.run()
+            except _BadCall as bad:
+                await websocket.close(1008, str(bad))
             except WebSocketDisconnect:
                 return
 
@@ -187,7 +194,10 @@ class _Session:
 
     def subscribe(self, names: Sequence[str]) -> None:
         """Send these streams too. Those that do not exist are taken without a word, as at the exchange."""
-        self._streams.update(dict.fromkeys(names))
+        wanted = self._streams | dict.fromkeys(names)
+        if len(wanted) > STREAMS or any(len(name) > _LONGEST_NAME for name in names):
+            raise _BadCall(2, f"Invalid request: at most {STREAMS} streams of {_LONGEST_NAME} characters")
+        self._streams = wanted
         self._wanted()
 
     async def run(self) -> None:
@@ -250,6 +260,8 @@ def _called(text: str) -> _Call:
         raise _BadCall(2, f"Invalid request: {error}") from error
     except msgspec.DecodeError as error:
         raise _BadCall(3, f"Invalid JSON: {error}") from error
+    except RecursionError:
+        raise _BadCall(3, "Invalid JSON: too deep") from None
     if call.method not in _METHODS:
         known = ", ".join(f"`{name}`" for name in _METHODS)
         raise _BadCall(2, f"Invalid request: unknown variant `{call.method}`, expected one of {known}")

@@ -24,6 +24,9 @@ _MS = 1_000_000  # ns
 _BLOCK = 2_048
 """Trades sent at a time where the reader sets the pace: half a megabyte."""
 
+BEHIND_IN_ALL = 64 << 20
+"""Bytes that may wait for slow readers, all of them together."""
+
 Form: TypeAlias = Callable[[Disturbed], bytes]
 """Turns trades into the frames of an interface."""
 
@@ -92,6 +95,7 @@ class Broadcast:
                 await self._lead()
             self.reached = _whole(clock.now())
             self._tell(self._reel.take(self.reached))
+            self._bound()
             if clock.speed:
                 await asyncio.sleep(min(max(TICK_S, clock.seconds_until(self._reel.next + _MS)), _ASLEEP_S))
 
@@ -128,6 +132,16 @@ class Broadcast:
             frames, n = written[key]
             subscriber.wire.tell(frames)
             self.sent += n
+
+    def _bound(self) -> None:
+        """Cut off the readers that are furthest behind, until what waits for all of them is little enough."""
+        unread = {subscriber: subscriber.wire.unread for subscriber in self.subscribers}
+        total = sum(unread.values())
+        for subscriber in sorted(unread, key=unread.__getitem__, reverse=True):
+            if total <= BEHIND_IN_ALL:
+                break
+            total -= unread[subscriber]
+            subscriber.wire.vanish()
 
     async def _connection_faults(self) -> None:
         everybody = list(self.subscribers)

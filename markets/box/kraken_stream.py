@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import count
+from typing import Annotated
 
 import msgspec
 from starlette.routing import WebSocketRoute
@@ -32,6 +33,9 @@ BATCH = 100
 
 SNAPSHOT = 50
 """Trades in a snapshot."""
+
+SYMBOLS = 200
+"""Most symbols in a message."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -96,7 +100,7 @@ def _second(seconds: int) -> bytes:
 
 class _Params(msgspec.Struct):
     channel: str = ""
-    symbol: list[str] = []
+    symbol: Annotated[list[str], msgspec.Meta(max_length=SYMBOLS)] = []
     snapshot: bool = False
 
 
@@ -172,7 +176,7 @@ class _Session:
         received = rfc3339(self._market.clock.now())
         try:
             call = msgspec.json.decode(text, type=_Call)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             return _acknowledged({"error": f"Malformed request: {error}", "success": False}, None, received)
         match call.method, call.params.channel:
             case "ping", _:

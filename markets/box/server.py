@@ -23,12 +23,13 @@ from markets.box.binance_stream import BinanceStream
 from markets.box.broadcast import Broadcast
 from markets.box.budget import Budget
 from markets.box.clock import MarketClock
+from markets.box.door import HEAD_BYTES, Door, Unwelcome, order
 from markets.box.faults import Faults
 from markets.box.kraken_rest import KrakenRest
 from markets.box.kraken_stream import KrakenStream
 from markets.box.market import Market
 from markets.box.verbatim import Verbatim
-from markets.box.wire import Wire
+from markets.box.wire import MESSAGE_BYTES, Wire
 from markets.source import Source
 from markets.venue import Address
 
@@ -90,7 +91,8 @@ class Box:
         self._socket = _listening(port)
         self.url = f"127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            self._app(), ws=Wire, log_level="warning", access_log=False, lifespan="on",
+            self._app(), http=Door, ws=Wire, lifespan="on",
+            log_level="warning", access_log=False, h11_max_incomplete_event_size=HEAD_BYTES, ws_max_size=MESSAGE_BYTES,
             ws_per_message_deflate=False, ws_ping_interval=ping_s, ws_ping_timeout=_PONG_S,
             timeout_graceful_shutdown=1,
         )  # fmt: skip
@@ -171,9 +173,13 @@ class Box:
 
     async def _spoil(self, request: Request) -> Response:
         try:
-            wanted = msgspec.json.decode(await request.body(), type=_Wanted)
+            wanted = msgspec.json.decode(await order(request), type=_Wanted)
             self._faults.inject(wanted.kind, wanted.n)
-        except (msgspec.MsgspecError, UsageError) as error:
+        except Unwelcome as unwelcome:
+            reply = _reply({"error": str(unwelcome)}, unwelcome.status)
+            reply.headers["connection"] = "close"  # there may be more of its body to come
+            return reply
+        except (msgspec.MsgspecError, RecursionError, UsageError) as error:
             return _reply({"error": str(error)}, 400)
         return _reply({"injected": self._faults.injected})
 
@@ -191,7 +197,7 @@ class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """A fault that somebody wants; see ``faults.KINDS``."""
 
     kind: str
-    n: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
 
 
 def _reply(value: object, status: int = 200) -> Response:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 _BUFFER = 1 << 20
 """Bytes that wait for a reader before the box, where it may, waits for it."""
 
 _BEHIND = 16 << 20
 """Bytes behind which a reader is given up, as exchanges do with slow ones."""
+
+MESSAGE_BYTES, _FRAGMENTS = 64 << 10, 64
+"""Of a client's message, in so many frames at most."""
 
 _SMALL, _LARGE = 126, 1 << 16
 
@@ -40,6 +46,7 @@ async def heard(websocket: WebSocket) -> str:
     WebSocketDisconnect
         When there will be none.
     """
+    await asyncio.sleep(0)  # messages sent ahead take turns with those of others
     message = await websocket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
@@ -79,8 +86,28 @@ class Wire(WebSocketsSansIOProtocol):
         if self.listening:
             self.transport.write(frames)
             self.told += len(frames)
-            if self.transport.get_write_buffer_size() > _BEHIND:
-                self.transport.abort()
+            self._bound()
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the reader."""
+        return 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
+
+    def handle_ping(self) -> None:
+        """Answer a ping; whoever pings and does not read is cut off like other slow readers."""
+        super().handle_ping()
+        self._bound()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a part of a message; one of too many parts ends the connection."""
+        if len(self.frames) >= _FRAGMENTS:
+            self.vanish()
+        else:
+            super().handle_cont(event)
+
+    def _bound(self) -> None:
+        if self.unread > _BEHIND:
+            self.vanish()
 
     async def drained(self) -> None:
         """Return when the reader has taken most of what it was sent, or is gone."""

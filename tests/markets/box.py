@@ -57,7 +57,8 @@ class Boxed:
     def fault(self, kind: str, n: int | None = None) -> None:
         """Let a fault happen; see ``markets.box.faults.KINDS``."""
         body = json.dumps({"kind": kind} if n is None else {"kind": kind, "n": n}).encode()
-        with urlopen(Request(f"{self.url}/box/faults", body, method="POST"), timeout=PATIENCE_S):
+        headers = {"Content-Type": "application/json"}
+        with urlopen(Request(f"{self.url}/box/faults", body, headers, method="POST"), timeout=PATIENCE_S):
             pass
 
 
