@@ -180,7 +180,7 @@ def test_readers_of_streams_who_do_not_read_take_a_bounded_memory_together(box: 
 def test_readers_of_answers_who_do_not_read_are_dropped(box: BoxProcess) -> None:
     opened = descriptors(box.pid)
     request = b"GET /0/public/Trades?pair=XBTUSD&count=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
-    with crowd(box.port, 20) as strangers:
+    with crowd(box.port, 6) as strangers:
         for one in strangers:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             pushed(one, request * 50)
