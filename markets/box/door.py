@@ -37,6 +37,7 @@ class Door(H11Protocol):
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - uvicorn's own says so
         """Take a connection in, in the place of another where there are too many."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # whatever is not read yet has its time, also when all is written
         self.since = self.loop.time()
         if len(self.connections) > MOST:
             doors = (one for one in self.connections if isinstance(one, Door) and one.silent)

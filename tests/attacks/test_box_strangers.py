@@ -135,6 +135,7 @@ def test_a_body_or_a_head_without_end_is_refused_and_takes_no_memory(box: BoxPro
 
 
 def test_half_open_requests_are_ended_and_never_keep_a_client_out(box: BoxProcess) -> None:
+    box.answers()
     opened = descriptors(box.pid)
     with crowd(box.port, 1_300) as strangers:
         for one in strangers[::2]:
@@ -178,6 +179,7 @@ def test_readers_of_streams_who_do_not_read_take_a_bounded_memory_together(box: 
 
 
 def test_readers_of_answers_who_do_not_read_are_dropped(box: BoxProcess) -> None:
+    box.answers()
     opened = descriptors(box.pid)
     request = b"GET /0/public/Trades?pair=XBTUSD&count=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
     with crowd(box.port, 6) as strangers:
