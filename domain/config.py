@@ -8,12 +8,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from domain.addresses import Brokers, ControlUrl, Port, PostgresqlUrl
 from domain.doors import AccessToken, Address, Network, Networks, Origin, parse_networks
-from domain.events import NANOS_PER_SECOND
-from domain.fields import Duration, Frozen, InstrumentId, PostgresqlUrl, TopicPrefix
-from domain.market import CCXT, Market
+from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND
+from domain.fields import Duration, Frozen, InstrumentId, ModelKey, Number, TopicPrefix, Whole, duration_text, shown
+from domain.lines import BASELINES, FROZEN
+from domain.market import CCXT, Market, OwnMarket
+
+BARS_AHEAD = 240
+"""Bars of a horizon at most: a target needs as many to be kept."""
+
+LONGEST_LATENESS, BARS_LATE = 3_600 * NANOS_PER_SECOND, 3_600
+"""Time, and bars, that a bar is kept open after its end, at most."""
+
+SHORTEST_INTERVAL = 1_000_000
+
+INSTRUMENTS = 1_000
+"""Instruments at most: each is a partition of six topics, and a live stream takes no more on one connection."""
+
+MODELS = 50
+
+_KAFKA = '{"security.protocol": "ssl"}'
 
 
 class Model(Frozen):
@@ -29,17 +46,23 @@ class Model(Frozen):
     estimator : of ``river``: dotted names and arguments, see ``domain.river``
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
     kind: Literal["rls", "river"]
-    targets: tuple[Literal["price_change", "direction", "volatility"], ...]
-    forgetting: float = Field(default=1 - 3e-5, gt=0.9, le=1.0)
-    clip: float = Field(default=8.0, gt=0)
-    estimator: str = ""
+    targets: tuple[Literal["price_change", "direction", "volatility"], ...] = Field(min_length=1)
+    forgetting: Number = Field(default=1 - 3e-5, gt=0.9, le=1.0)
+    clip: Number = Field(default=8.0, gt=0, le=1e6)
+    estimator: str = Field(default="", max_length=10_000)
 
     @model_validator(mode="after")
-    def _river_needs_an_estimator(self) -> Model:
+    def _fits_together(self) -> Model:
         if (self.kind == "river") != bool(self.estimator):
-            raise ValueError(f"model {self.name}: 'estimator' belongs to kind = \"river\", and only there")
+            raise ValueError(
+                f"model {self.name}: 'estimator' belongs to kind = \"river\", and only there; add it or remove it"
+            )
+        if self.name in {*BASELINES, FROZEN}:
+            raise ValueError(f"model {self.name}: the name is that of a baseline; choose another")
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"model {self.name}: targets lists a name twice; remove one")
         return self
 
 
@@ -49,8 +72,8 @@ class Publish(Frozen):
     ``every = 0`` leaves the clock out, so that the versions of a replay are a function of its data.
     """
 
-    examples: int = Field(default=5_000, ge=1)
-    every_s: float = Field(default=1.0, ge=0)
+    examples: Whole = Field(default=5_000, ge=1, le=1_000_000_000)
+    every_s: Number = Field(default=1.0, ge=0, le=86_400)
 
 
 class Project(Frozen):
@@ -65,13 +88,13 @@ class Project(Frozen):
     fleet : the first model of each target is its champion, the others are challengers
     """
 
-    instruments: tuple[InstrumentId, ...] = Field(min_length=1)
+    instruments: tuple[InstrumentId, ...] = Field(min_length=1, max_length=INSTRUMENTS)
     interval: Duration = 60 * NANOS_PER_SECOND
     lateness: Duration = 2 * NANOS_PER_SECOND
     horizon: Duration = 300 * NANOS_PER_SECOND
     market: Market = Market()
     publish: Publish = Publish()
-    fleet: tuple[Model, ...] = Field(min_length=1)
+    fleet: tuple[Model, ...] = Field(min_length=1, max_length=MODELS)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,11 +111,11 @@ class Project(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Project:
-        if self.horizon % self.interval or not 1 <= self.horizon // self.interval <= 240:  # noqa: PLR2004 - MEMORY
-            raise ValueError("horizon must be 1 to 240 whole bars; change 'horizon' or 'interval'")
+        self._demand_spans()
         for what, names in (("instruments", self.instruments), ("fleet", tuple(m.name for m in self.fleet))):
             if len(set(names)) < len(names):
-                raise ValueError(f"{what} lists a name twice; remove one")
+                twice = next(name for name in names if names.count(name) > 1)
+                raise ValueError(f"{what} lists a name twice, {twice!r}; remove one")
         missing = {"price_change", "direction", "volatility"} - {t for m in self.fleet for t in m.targets}
         if missing:
             raise ValueError(f"no model of the fleet learns {', '.join(sorted(missing))}; add it to a model's targets")
@@ -102,10 +125,30 @@ class Project(Frozen):
             if self.market.live and venue != self.market.venue:
                 raise ValueError(f"{venue}:{symbol} is not of {self.market.venue}; write {symbol} without a venue")
         if (self.market.source == "recorded") != bool(self.market.path):
-            raise ValueError('market.path belongs to market.source = "recorded", and only there')
+            raise ValueError('market.path belongs to market.source = "recorded", and only there; add it or remove it')
         if self.market.record and self.market.source.startswith(CCXT):
             raise ValueError("market.record keeps what an exchange sends, which ccxt does not show; remove it")
         return self
+
+    def _demand_spans(self) -> None:
+        """Raise ``ValueError`` unless the lengths of time fit together."""
+        interval, horizon, lateness = (duration_text(n) for n in (self.interval, self.horizon, self.lateness))
+        if not SHORTEST_INTERVAL <= self.interval <= NANOS_PER_DAY:
+            raise ValueError(f"interval is {interval}, not from 1ms to 1d; write such as 1m")
+        if self.horizon % self.interval or not 1 <= self.horizon // self.interval <= BARS_AHEAD:
+            raise ValueError(
+                f"horizon is {horizon} and interval {interval}, but a horizon must be 1 to {BARS_AHEAD} whole bars; "
+                "change 'horizon' or 'interval'"
+            )
+        if self.lateness > LONGEST_LATENESS:
+            raise ValueError(f"lateness is {lateness}, more than 1h; write such as 2s")
+        if self.lateness > BARS_LATE * self.interval:
+            raise ValueError(f"lateness is {lateness}, more than {BARS_LATE:,} bars of {interval}; write a shorter one")
+        if self.market.source != "recorded" and self.horizon >= self.market.history_days * NANOS_PER_DAY:
+            raise ValueError(
+                f"horizon is {horizon}, not less than the {self.market.history_days} days of history that the first "
+                "model learns from; change 'horizon' or 'market.history_days'"
+            )
 
     @property
     def horizon_s(self) -> int:
@@ -140,22 +183,62 @@ class Places(Frozen):
 
     home: Path = Path(".tidemill")
     config: Path = Path("tidemill.toml")
-    kafka_bootstrap_servers: str = ""
+    kafka_bootstrap_servers: Brokers = ""
     kafka_topic_prefix: TopicPrefix = ""
     kafka: dict[str, str] = Field(default_factory=dict)
-    control_url: str = Field(default="", repr=False)
+    control_url: ControlUrl = Field(default="", repr=False)
     dagster_url: PostgresqlUrl = Field(default="", repr=False)
     lake_catalog: str = ""
-    market: str = ""
-    model_key: str = Field(default="", repr=False)
-    broker_port: int = 19092
-    dagster_port: int = 3000
-    serving_port: int = 8095
-    exchange_port: int = 8096
+    market: OwnMarket = ""
+    model_key: ModelKey = Field(default="", repr=False)
+    broker_port: Port = 19092
+    dagster_port: Port = 3000
+    serving_port: Port = 8095
+    exchange_port: Port = 8096
     dagster_host: Address = "127.0.0.1"
     dagster_token: AccessToken = Field(default="", repr=False)
     dagster_public: Origin = ""
     dagster_proxy: Networks = ""
+
+    @field_validator("home", "config", mode="before")
+    @classmethod
+    def _is_a_path(cls, path: object) -> object:
+        text = str(path)
+        if not text or "\0" in text:
+            raise ValueError(f"{text!r} is not a path; write a directory's or a file's, or unset it")
+        if text.startswith("~"):
+            raise ValueError(f"{text!r} begins with ~, which is for the shell to replace; write the whole path")
+        return path
+
+    @field_validator("kafka", mode="before")
+    @classmethod
+    def _is_plain(cls, settings: object) -> object:
+        if not isinstance(settings, dict):
+            raise ValueError(f"{shown(settings)} is not an object; write such as {_KAFKA}")  # noqa: TRY004 - pydantic takes no other
+        for name, value in settings.items():
+            if not isinstance(value, str | int | float):
+                what = f"{name!r} has the value {shown(value)}, not a text or a number"
+                raise ValueError(f"{what}; write such as {_KAFKA}")  # noqa: TRY004 - likewise
+        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
+
+    @field_validator("lake_catalog")
+    @classmethod
+    def _is_below_home(cls, catalog: str) -> str:
+        if catalog:
+            raise ValueError("only the SQLite catalog below TIDEMILL_HOME is supported; unset it")
+        return catalog
+
+    @model_validator(mode="after")
+    def _share_no_port(self) -> Places:
+        names = ("broker_port", "dagster_port", "serving_port", "exchange_port")
+        for i, name in enumerate(names):
+            for other in names[:i]:
+                if getattr(self, name) == getattr(self, other):
+                    raise ValueError(
+                        f"TIDEMILL_{other.upper()} and TIDEMILL_{name.upper()} are both {getattr(self, name)}; "
+                        "give each service a port of its own"
+                    )
+        return self
 
     @property
     def dagster_proxies(self) -> tuple[Network, ...]:

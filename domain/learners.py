@@ -89,9 +89,7 @@ class River:
         self._copies: dict[str, Any] = {}
         wrong = [t for t, e in self._estimators.items() if zoo.classifies(e) and t != "direction"]
         if wrong:
-            raise UsageError(
-                f"model {model.name}: a classifier cannot learn {wrong[0]}; give it direction, or a regressor"
-            )
+            raise UsageError(f"a classifier cannot learn {wrong[0]}; give it direction, or a regressor")
 
     def advance(self, tape: Tape) -> Floats:
         """See ``Learner``."""
@@ -144,5 +142,14 @@ def _answer(estimator: Any, x: dict[str, float], *, classifies: bool) -> float: 
 
 
 def create(model: Model) -> Learner:
-    """Return the untrained learner that the configuration describes."""
-    return Rls(model) if model.kind == "rls" else River(model)
+    """Return the untrained learner that the configuration describes.
+
+    Raises
+    ------
+    UsageError
+        When its estimator cannot be built, or cannot learn one of its targets.
+    """
+    try:
+        return Rls(model) if model.kind == "rls" else River(model)
+    except UsageError as error:
+        raise UsageError(f"model {model.name}: {error}") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from domain.events import NANOS_PER_DAY, nanos_at
-from domain.fields import Frozen, InstrumentId
+from domain.fields import Frozen, InstrumentId, Number, Whole, shown
+from domain.spelling import meant
 
 LIVE = ("binance", "kraken")
 """Real exchanges that have a connector of ours; each is the venue of its instruments."""
@@ -21,6 +22,12 @@ CCXT = "ccxt:"
 
 KRAKEN_TELLS, KRAKEN_KEEPS = 719, 660
 """Candles that Kraken tells, the newest that have ended, and those of our history: an hour is left for a training."""
+
+FIRST_DAY, LAST_DAY = nanos_at(datetime(2000, 1, 1, tzinfo=UTC)), nanos_at(datetime(2100, 1, 1, tzinfo=UTC))
+"""What markets and their histories lie within, ns since epoch UTC."""
+
+FASTEST = 1_000_000.0
+LONGEST_HISTORY = 3_650
 
 _CCXT_PATTERN = re.compile(rf"^{CCXT}[a-z0-9_]+\Z")
 
@@ -34,7 +41,10 @@ def parse_source(value: str) -> str:
         When it is none of them.
     """
     if value not in SOURCES and not _CCXT_PATTERN.match(value):
-        raise ValueError(f"{value!r} is no market; write {', '.join(SOURCES)}, or ccxt:EXCHANGE, such as ccxt:okx")
+        near = meant(value, SOURCES)
+        raise ValueError(
+            f"{shown(value)} is not a market{near}; write {', '.join(SOURCES)}, or ccxt:EXCHANGE, such as ccxt:okx"
+        )
     return value
 
 
@@ -47,7 +57,31 @@ def is_live(source: str) -> bool:
     return source in LIVE or source.startswith(CCXT)
 
 
+def _moment(value: object) -> object:
+    """Return a moment as pydantic reads it, unless it is a number, which says nothing of its unit."""
+    if isinstance(value, (datetime, date, str)):
+        return value
+    raise ValueError(f"{shown(value)} is not a time; write a UTC time without quotes, such as 2025-01-08T00:00:00Z")
+
+
+def parse_moment(moment: datetime) -> datetime:
+    """Return a moment as it is, when a market can have it.
+
+    Raises
+    ------
+    ValueError
+        When it is not in 2000 to 2099.
+    """
+    if not FIRST_DAY <= nanos_at(moment) < LAST_DAY:
+        raise ValueError(f"{moment.isoformat()} is not in 2000 to 2099; write a UTC time, such as 2025-01-08T00:00:00Z")
+    return moment
+
+
 Source = Annotated[str, AfterValidator(parse_source)]
+OwnMarket = Annotated[str, AfterValidator(lambda value: parse_source(value) if value else "")]
+"""A source, or nothing for the one that ``tidemill.toml`` names."""
+
+Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(parse_moment)]
 
 
 class Market(Frozen):
@@ -71,12 +105,21 @@ class Market(Frozen):
 
     source: Source = "simulated"
     path: tuple[str, ...] = ()
-    speed: float = Field(default=60.0, ge=0)
-    seed: int = 7
-    opens: datetime = datetime(2025, 1, 8, tzinfo=UTC)
-    history_days: int = Field(default=7, ge=1)
-    record: bool = False
+    speed: Number = Field(default=60.0, ge=0, le=FASTEST)
+    seed: Whole = Field(default=7, ge=0, lt=2**63)
+    opens: Moment = datetime(2025, 1, 8, tzinfo=UTC)
+    history_days: Whole = Field(default=7, ge=1, le=LONGEST_HISTORY)
+    record: bool = Field(default=False, strict=True)
     joins: dict[InstrumentId, datetime] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _history_isparse_moment(self) -> Market:
+        if self.opens_ns - self.history_days * NANOS_PER_DAY < FIRST_DAY:
+            raise ValueError(
+                f"history_days = {self.history_days} before opens = {self.opens.isoformat()} reaches back beyond 2000; "
+                "lower 'history_days'"
+            )
+        return self
 
     @property
     def opens_ns(self) -> int:

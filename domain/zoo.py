@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from domain.errors import UsageError
 from domain.features import FEATURES
+from domain.spelling import meant
 
 
 def build(text: str) -> Any:  # noqa: ANN401 - River's estimators share no public type
@@ -37,14 +39,14 @@ def build(text: str) -> Any:  # noqa: ANN401 - River's estimators share no publi
     except Exception as error:  # the constructors and first steps of a whole library: any error is the text's
         said = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"estimator {text[:200]!r}: {said}; write River classes, such as linear_model.PARegressor()"
+            f"estimator {text[:200]!r}: {said[:300]}; write River classes, such as linear_model.PARegressor()"
         ) from error
 
 
 def _try(estimator: Any) -> None:  # noqa: ANN401
     """Learn and answer one row, so that wrong arguments show here and not in the middle of a stream."""
     if not hasattr(estimator, "learn_one") or not hasattr(estimator, "predict_one"):
-        raise TypeError(f"{type(estimator).__name__} is no estimator that learns and predicts")
+        raise TypeError(f"{type(estimator).__name__} is not an estimator that learns and predicts")
     row = dict.fromkeys(FEATURES, 0.5)
     classified = classifies(estimator)
     estimator.learn_one(row, True if classified else 1.0)
@@ -63,15 +65,24 @@ def _node(node: ast.expr) -> Any:  # noqa: ANN401
         return made
     if isinstance(node, ast.List | ast.Tuple):
         return [_node(item) for item in node.elts]
-    return ast.literal_eval(node)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise ValueError(f"{ast.unparse(node)[:100]!r} is neither a call of a class nor a constant") from error
 
 
 def _class(node: ast.Attribute) -> type:
     path = ast.unparse(node)
     module, _, name = path.rpartition(".")
-    found = getattr(importlib.import_module(f"river.{module}"), name, None)
+    try:
+        inside = importlib.import_module(f"river.{module}")
+    except ModuleNotFoundError as error:
+        modules = [found.name for found in pkgutil.iter_modules(importlib.import_module("river").__path__)]
+        raise ValueError(f"river.{module} is not a module of River{meant(module, modules)}") from error
+    found = getattr(inside, name, None)
     if not isinstance(found, type) or not found.__module__.startswith("river.") or "datasets" in path:
-        raise ValueError(f"river.{path} is no class of River")
+        classes = [known for known, value in vars(inside).items() if isinstance(value, type)]
+        raise ValueError(f"river.{path} is not a class of River{meant(name, classes)}")
     if found.__module__.startswith("river.rules."):
         raise ValueError(f"{name} files its rules under memory addresses: no replay repeats its state")
     return found

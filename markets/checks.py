@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,11 +145,15 @@ def inspect(readers: Sequence[Reader], instruments: Sequence[str] | None, interv
 
 
 def _reader(path: Path, venue: str) -> Reader:
-    if not path.exists():
-        raise refused("missing", path, None, "does not exist", "correct market.path")
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = "does not exist" if missing else f"cannot be read ({getattr(error, 'strerror', error)})"
+        raise refused("missing", path, None, what, "name one that is there, by market.path or --data") from error
+    if stat.S_ISDIR(mode):
         raise refused("directory", path, None, "is a directory", "name its files one by one")
-    if not path.is_file():  # reading a pipe or a device may never end
+    if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
         raise refused("file", path, None, "is a pipe, a socket or a device", "save what it gives in a file")
     kinds: dict[str, Callable[[Path, str], Reader]] = {
         ".parquet": ParquetReader,
@@ -163,7 +168,9 @@ def _reader(path: Path, venue: str) -> Reader:
             except OSError as error:
                 raise refused("unreadable", path, None, f"cannot be read ({error.strerror})", "allow it") from error
             return reader(path, venue)
-    raise refused("format", path, None, f"{path.suffix or 'no suffix'} is no known format", f"give {', '.join(kinds)}")
+    raise refused(
+        "format", path, None, f"{path.suffix or 'no suffix'} is not a known format", f"give {', '.join(kinds)}"
+    )
 
 
 def _what(reader: Reader) -> str:

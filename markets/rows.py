@@ -25,6 +25,9 @@ _UNITS = {"s": NANOS_PER_SECOND, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _EARLIEST, _LATEST = 315_532_800, 7_258_118_400
 _SIDES = {"buy": BUY, "b": BUY, "1": BUY, "sell": SELL, "s": SELL, "-1": SELL, "": UNKNOWN, "0": UNKNOWN}
 
+_SHOWN = 200
+"""Characters of a header that a message repeats."""
+
 _ARRAYS = ("row", "code", "ts", "values", "trade_id", "side")
 
 
@@ -123,8 +126,9 @@ def kind_of(path: Path, names: Sequence[str]) -> Kind:
         return "bars"
     nearest = min(missing, key=lambda columns: len(missing[columns]))
     what = "trades" if nearest is TRADE_COLUMNS else "candles"
+    held = ", ".join(names)[:_SHOWN] or "none"
     raise refused(
-        "columns", path, None, f"has no column {', '.join(missing[nearest])} (it has {', '.join(names) or 'none'})",
+        "columns", path, None, f"has no column {', '.join(missing[nearest])} (it has {held})",
         f"name the columns of {what} {', '.join(nearest)}",
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import math
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ import structlog
 import typer
 
 from domain.errors import BadState, TidemillError, UsageError
+from domain.market import FASTEST
 from domain.services import SERVICES
 from domain.stores import STORES
 from orchestration.privacy import UMASK, keep_private
@@ -34,6 +36,13 @@ app = typer.Typer(
 
 dead_letters = typer.Typer(help="Records that were refused: list them, look at one, send some again.")
 app.add_typer(dead_letters, name="dead-letters", no_args_is_help=True)
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
 
 Reason = Annotated[str, typer.Option(help="Only of this reason, such as schema or late.")]
 Refuser = Annotated[str, typer.Option(help="Only what this service refused.")]
@@ -56,7 +65,13 @@ def _stores(names: list[str] | None) -> list[str]:
 @app.command()
 def up(
     wait: Annotated[
-        float, typer.Option(help="Seconds to wait for the first served prediction; 0 = return at once.")
+        float,
+        typer.Option(
+            min=0,
+            max=86_400,
+            callback=_finite,
+            help="Seconds to wait for the first served prediction; 0 = return at once.",
+        ),
     ] = 180,
     begin_again: Annotated[
         list[str] | None,
@@ -98,7 +113,7 @@ def status(
 @app.command()
 def logs(
     service: Annotated[str, typer.Argument(help="One service; all when absent.")] = "",
-    lines: Annotated[int, typer.Option("-n", help="Lines a service.")] = 20,
+    lines: Annotated[int, typer.Option("-n", min=0, max=1_000_000, help="Lines a service.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until Ctrl-C.")] = False,
 ) -> None:
     """Print the newest log lines."""
@@ -146,13 +161,21 @@ def exchange(
     instrument: Annotated[
         list[str] | None, typer.Option(help="venue:SYMBOL; repeat; default: all in the files, or the project's.")
     ] = None,
-    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes any that is free.")] = 8600,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="On 127.0.0.1; 0 takes any that is free.")] = 8600,
     speed: Annotated[
-        float | None, typer.Option(min=0, help="Event seconds a second; 0: as readers read; default: the project's.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=FASTEST,
+            callback=_finite,
+            help="Event seconds a second; 0: as readers read; default: the project's.",
+        ),
     ] = None,
     opens: Annotated[datetime | None, typer.Option(help="UTC time at the first start; default: the project's.")] = None,
     faults: Annotated[str, typer.Option(help="Some of drop,duplicate,reorder,close,stall,429,...: by chance.")] = "",
-    every: Annotated[float, typer.Option(help="Mean seconds between two of them.")] = 10.0,
+    every: Annotated[
+        float, typer.Option(min=0.001, max=86_400, callback=_finite, help="Mean seconds between two of them.")
+    ] = 10.0,
     seed: Annotated[int, typer.Option(help="Of their chance.")] = 0,
 ) -> None:
     """Serve an exchange in a box: Binance's and Kraken's public interfaces, over a simulated or recorded market."""
@@ -168,7 +191,9 @@ def list_letters(
     reason: Reason = "",
     service: Refuser = "",
     topic: OfTopic = "",
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest to show; all are counted.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How many of the newest to show; all are counted.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the newest dead letters, each record once a service, and count them by reason."""
@@ -178,7 +203,9 @@ def list_letters(
 
 
 @dead_letters.command("show")
-def show_letter(number: Annotated[int, typer.Argument(metavar="ID", help="Its id in the list.")]) -> None:
+def show_letter(
+    number: Annotated[int, typer.Argument(metavar="ID", min=0, max=2**62, help="Its id in the list.")],
+) -> None:
     """Print all of one dead letter as JSON."""
     from orchestration.dead_letters import show_letter
 
@@ -187,7 +214,9 @@ def show_letter(number: Annotated[int, typer.Argument(metavar="ID", help="Its id
 
 @dead_letters.command("replay")
 def replay_letters(
-    numbers: Annotated[list[int] | None, typer.Argument(metavar="ID...", help="Ids in the list.")] = None,
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="ID...", min=0, max=2**62, help="Ids in the list.")
+    ] = None,
     reason: Reason = "",
     service: Refuser = "",
     topic: OfTopic = "",
@@ -202,10 +231,12 @@ def replay_letters(
 
 @app.command()
 def chaos(
-    kills: Annotated[int, typer.Option(min=0, help="Services to kill in all.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the schedule and the drawn market: the same seed, the same run.")] = 1,
+    kills: Annotated[int, typer.Option(min=0, max=1_000, help="Services to kill in all.")] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Of the schedule and the drawn market: the same seed, the same run.")
+    ] = 1,
     faults: Annotated[str, typer.Option(help="Some of kill,pause,duplicate,tear.")] = "kill",
-    trials: Annotated[int, typer.Option(min=1, help="Times that each fault but kill happens.")] = 1,
+    trials: Annotated[int, typer.Option(min=1, max=100, help="Times that each fault but kill happens.")] = 1,
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="As for replay; default: a market drawn from the seed.")
     ] = None,
@@ -245,10 +276,12 @@ def run(
     gc.disable()
     from orchestration.bootstrap import rehearse_service, run_service
     from orchestration.deployment import Deployment
+    from orchestration.rehearsal import rehearse_start
     from orchestration.settings import read_places, read_project
 
     places = read_places()
     project = read_project(places)
+    rehearse_start(service, places, project)
     if rehearse:
         rehearse_service(service, places, project)
         return
@@ -281,27 +314,33 @@ def main() -> None:
 
 def _exit_code() -> int:
     try:
-        result = app(standalone_mode=False)
+        result = app(prog_name="tidemill", standalone_mode=False)
     except typer._click.exceptions.UsageError as error:  # noqa: SLF001 - the base of its usage errors has no public name
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "tidemill"
-        typer.echo(f"{command}: {error.format_message()} (try '{command} --help')", err=True)
+        _say(f"{command}: {error.format_message()} (try '{command} --help')")
         return 2
     except UsageError as error:
-        typer.echo(f"tidemill: {error}", err=True)
+        _say(f"tidemill: {error}")
         return 2
     except (TidemillError, MemoryError) as error:
-        typer.echo(f"tidemill: {SHORT_OF_MEMORY if isinstance(error, MemoryError) else error}", err=True)
+        _say(f"tidemill: {SHORT_OF_MEMORY if isinstance(error, MemoryError) else error}")
         return 1
     except OSError as error:
         if error.errno not in DISK_REFUSES:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"tidemill: {where}{error.strerror}; see to the disk, the next start goes on from there", err=True)
+        _say(f"tidemill: {where}{error.strerror}; see to the disk, the next start goes on from there")
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _say(words: str) -> None:
+    """Print one line: what a message repeats of files and settings may hold line ends, and what a terminal obeys."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in words)
+    typer.echo(line, err=True)
 
 
 def _end_short_of_memory(failed: threading.ExceptHookArgs) -> None:

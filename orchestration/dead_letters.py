@@ -11,8 +11,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from domain import topics
 from domain.config import Project
 from domain.errors import BadRecord, UsageError
+from domain.services import SERVICES
+from domain.spelling import meant
 from orchestration.settings import read_places, read_project
 from streaming.clock import Clock, SystemClock
 from streaming.dead_letters import Filed, payload_of, read_letters, send_again
@@ -37,7 +40,14 @@ def find_letters(
 
 
 def list_letters(reason: str, service: str, topic: str, limit: int, *, as_json: bool) -> None:
-    """Print the newest letters, and how many there are of each service and reason."""
+    """Print the newest letters, and how many there are of each service and reason.
+
+    Raises
+    ------
+    UsageError
+        When there is no such service or topic.
+    """
+    _demand_known(service, topic)
     found = find_letters(_transport(), SystemClock(), reason, service, topic)
     counts = Counter((filed.letter.service, filed.letter.reason) for filed in found)
     if as_json:
@@ -94,10 +104,13 @@ def replay_letters(numbers: list[int], reason: str, service: str, topic: str, *,
     Raises
     ------
     UsageError
-        When nothing chooses them, or a number names none.
+        When nothing chooses them, a number names none, or there is no such service or topic.
     """
     if not (numbers or reason or service or topic):
-        raise UsageError("dead-letters replay: name letters by id, or choose with --reason, --service or --topic")
+        raise UsageError(
+            "dead-letters replay: nothing chooses any; name letters by id, or by --reason, --service, --topic"
+        )
+    _demand_known(service, topic)
     places = read_places()
     project, transport = read_project(places), _transport()
     found = find_letters(transport, SystemClock(), reason, service, topic)
@@ -139,6 +152,12 @@ def resend(
     skipped += f", {frames:,} are frames of an exchange: it was asked for their trades" if frames else ""
     skipped += f", {cut:,} are kept only in part: take them from their topic" if cut else ""
     return len(done), skipped
+
+
+def _demand_known(service: str, topic: str) -> None:
+    for option, name, known in (("--service", service, SERVICES), ("--topic", topic, topics.BY_INSTRUMENT)):
+        if name and name not in known:
+            raise UsageError(f"{option} {name!r}{meant(name, known)}; write one of {', '.join(known)}")
 
 
 def _is_whole(filed: Filed) -> bool:

@@ -16,6 +16,7 @@ from domain.config import Places, Project
 from domain.errors import TidemillError, Unavailable
 from orchestration.deployment import Deployment
 from orchestration.opening import ANSWERS_WITHIN_S, wrong_clock
+from orchestration.rehearsal import attempts
 from orchestration.settings import read_places, read_project
 from orchestration.status import rows_of
 from orchestration.wholeness import losses
@@ -48,11 +49,17 @@ def _findings() -> Iterator[Finding]:
     try:
         places = read_places()
         yield Finding("environment", well=True, words=f"home {places.home.absolute()}")
+    except TidemillError as error:
+        yield Finding("environment", well=False, words=str(error))
+        return
+    try:
         project = read_project(places)
         yield Finding("configuration", well=True, words=f"{places.config}: {', '.join(project.instruments)}")
     except TidemillError as error:
         yield Finding("configuration", well=False, words=str(error))
         return
+    for what, attempt in attempts(places, project).items():
+        yield _tried(what, attempt)
     yield _tried("market", lambda: _market(project, places))
     yield _disk(places)
     yield from _ports(places, Deployment(places, project))

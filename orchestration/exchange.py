@@ -11,6 +11,8 @@ from pathlib import Path
 from domain.config import Places, Project
 from domain.errors import TidemillError, UsageError
 from domain.events import nanos_at
+from domain.fields import parse_instrument
+from domain.market import parse_moment
 from markets.box.clock import MarketClock
 from markets.box.faults import Faults
 from markets.box.server import Box, opening_of
@@ -54,6 +56,7 @@ def serve(
     """
     places = read_places()
     project = read_project(places)
+    _demand_fit(instruments, opens)
     source, frames = _source(sources, instruments, project)
     begins = opening_of(source) if opens is None else nanos_at(opens)
     places.home.mkdir(parents=True, exist_ok=True)
@@ -68,6 +71,21 @@ def serve(
         flush=True,
     )
     box.run()
+
+
+def _demand_fit(instruments: Sequence[str], opens: datetime | None) -> None:
+    for name in instruments:
+        try:
+            parse_instrument(name)
+        except ValueError as error:
+            raise UsageError(f"--instrument {error}") from error
+        if instruments.count(name) > 1:
+            raise UsageError(f"--instrument {name!r} comes twice; name it once")
+    if opens is not None:
+        try:
+            parse_moment(opens)
+        except ValueError as error:
+            raise UsageError(f"--opens {error}") from error
 
 
 def serve_project(places: Places, project: Project) -> None:

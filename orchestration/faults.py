@@ -107,7 +107,8 @@ def fault_kinds(text: str) -> list[Fault]:
     kinds = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [kind for kind in kinds if kind not in FAULTS]
     if unknown or not kinds:
-        raise UsageError(f"--faults {text}: choose some of {','.join(FAULTS)}")
+        what = f"{unknown[0]!r} is not a fault" if unknown else "names none"
+        raise UsageError(f"--faults {text}: {what}; choose some of {','.join(FAULTS)}")
     return [fault for fault in FAULTS if fault in kinds]
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domain.fields import with_driver
+from domain.addresses import with_driver
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance  # seconds of imports

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -13,7 +12,7 @@ from domain.config import Places, Project
 from domain.errors import BadState, Unavailable
 from domain.events import NANOS_PER_SECOND, nanos_at
 from domain.market import KRAKEN_KEEPS, KRAKEN_TELLS, Source, is_live
-from orchestration.settings import Opening, configured_market, read_project
+from orchestration.settings import Opening, configured_market, read_project, read_toml
 from warehouse.files import write_atomic
 
 AUTO: tuple[Source, ...] = ("binance", "kraken")
@@ -97,7 +96,7 @@ def _too_late(places: Places, project: Project, opening: Opening) -> bool:
 
 
 def _opening(places: Places, source: Source, opens: datetime, project: Project, joining: Sequence[str] = ()) -> Opening:
-    said = tomllib.loads(places.config.read_text("utf-8"))
+    said = read_toml(places.config)
     venue = project.market.model_copy(update={"source": source}).venue
     names = (name for name in project.instruments if name not in joining)
     instruments = tuple(f"{venue}:{name.partition(':')[2]}" if venue else name for name in names)

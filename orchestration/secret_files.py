@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from domain.config import SECRETS, Places
+from domain.errors import UsageError
 from warehouse.files import remove, settle, stage
 
 DIRECTORY = "TIDEMILL_SECRETS"
@@ -33,3 +34,25 @@ def keep_secrets(places: Places) -> Path:
     if directory.exists():
         directory.chmod(0o700)
     return directory
+
+
+def kept_secrets(directory: str) -> dict[str, str]:
+    """Return the secrets that ``keep_secrets`` wrote, by the names of their fields; none where there is no directory.
+
+    Raises
+    ------
+    UsageError
+        When one cannot be read.
+    """
+    if not directory:
+        return {}
+    kept = {}
+    for name in SECRETS:
+        path = Path(directory) / f"tidemill_{name}"
+        try:
+            kept[name] = path.read_text("utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: {error}; remove it, the next 'tidemill up' writes it again") from error
+    return kept

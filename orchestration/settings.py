@@ -5,6 +5,7 @@ Of a live market the home itself says the rest, once and for all: which exchange
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,39 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.config import Places, Project
-from domain.doors import AccessToken, Address, Networks, Origin
 from domain.errors import BadState, UsageError
-from domain.fields import Frozen, PostgresqlUrl, TopicPrefix
+from domain.fields import Frozen, shown
 from domain.market import Market, Source
-from orchestration.secret_files import DIRECTORY
+from domain.spelling import meant
+from orchestration.mistakes import PREFIX, first_fault
+from orchestration.secret_files import DIRECTORY, kept_secrets
 
+_NAMES = (
+    "GENERATION",
+    "KAFKA_JARS",
+    "KILLS",
+    "PULSE",
+    "SCREENSHOTS",
+    "SECRETS",
+    "SEED",
+    "SIMULATED_DAYS",
+    "SUPERVISED",
+)
+INTERNAL = frozenset(f"{PREFIX}{name}" for name in _NAMES)
+"""Variables that a supervisor gives its processes, and those of tests, of benchmarks and of what ``deploy`` holds."""
 
-class _Environment(BaseSettings):
-    """The fields of ``Places``, read from the environment."""
+LONGEST_PATH = 400
+"""Bytes of a home's path at most: SQLite opens no path of more than 512, and Dagster's databases lie deep."""
 
-    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", extra="ignore")
-
-    home: Path = Places().home
-    config: Path = Places().config
-    kafka_bootstrap_servers: str = ""
-    kafka_topic_prefix: TopicPrefix = ""
-    kafka: dict[str, str] = {}
-    control_url: str = ""
-    dagster_url: PostgresqlUrl = ""
-    lake_catalog: str = ""
-    market: str = ""
-    model_key: str = ""
-    broker_port: int = Places().broker_port
-    dagster_port: int = Places().dagster_port
-    serving_port: int = Places().serving_port
-    exchange_port: int = Places().exchange_port
-    dagster_host: Address = Places().dagster_host
-    dagster_token: AccessToken = ""
-    dagster_public: Origin = ""
-    dagster_proxy: Networks = ""
+LARGEST = 1_000_000
+"""Bytes of a ``tidemill.toml`` at most; that of a thousand instruments has 20,000."""
 
 
 class Opening(Frozen):
@@ -94,23 +90,110 @@ class Opening(Frozen):
             ) from error
 
 
-def read_places() -> Places:
+def read_places(environment: Mapping[str, str] | None = None) -> Places:
     """Return where things are.
+
+    Parameters
+    ----------
+    environment : None means this process's
 
     Raises
     ------
     UsageError
-        When a variable does not have the form of its field.
+        When a variable is not known, does not have the form of its field, or names a home that cannot be one.
     """
-    directory = os.environ.get(DIRECTORY)
+    told = os.environ if environment is None else environment
+    # A variable wins over a file: what a person says now over what a supervisor was given.
+    said: dict[str, Any] = kept_secrets(told.get(DIRECTORY, ""))
+    for variable in sorted(told):
+        if not variable.upper().startswith(PREFIX) or variable in INTERNAL or variable.startswith(f"{PREFIX}TEST_"):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Places.model_fields or variable != variable.upper():
+            known = [f"{PREFIX}{field.upper()}" for field in Places.model_fields]
+            raise UsageError(f"environment: {variable} is not a setting{meant(variable, known)}; unset or rename it")
+        said[name] = told[variable]
+    if "kafka" in said:
+        said["kafka"] = _object(said["kafka"])
     try:
-        # An environment variable wins over a file: what a person says now over what a supervisor was given.
-        found = _Environment(_secrets_dir=directory if directory and Path(directory).is_dir() else None)  # type: ignore[call-arg]
+        places = Places(**said)
     except ValidationError as error:
-        raise UsageError(f"environment: {first_fault(error, 'TIDEMILL_')}") from error
-    except Exception as error:  # pydantic-settings raises its own kind for JSON it cannot read
-        raise UsageError(f"environment: {error}; see the README for the variables") from error
-    return Places(**found.model_dump())
+        raise UsageError(f"environment: {first_fault(error, PREFIX)}") from error
+    demand_directory(places.home, f"{PREFIX}HOME")
+    return places
+
+
+def _object(text: str) -> object:
+    """Return what a JSON says; ``Places`` demands an object."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"environment: {PREFIX}KAFKA: is not JSON ({error}); write an object, such as "
+            '{"security.protocol": "ssl"}'
+        ) from error
+
+
+def demand_directory(path: Path, what: str) -> Path:
+    """Return the nearest directory that exists: the path itself, or one above it; nothing is made.
+
+    Parameters
+    ----------
+    what : the variable or option that named it
+
+    Raises
+    ------
+    UsageError
+        When something else than a directory is in the way.
+    """
+    at = path.absolute()
+    try:
+        if at.resolve() == Path("/"):
+            raise UsageError(f"{what}: {path} is the root of the file system; name a directory of its own below it")
+        if len(os.fsencode(at)) > LONGEST_PATH:
+            raise UsageError(
+                f"{what}: {str(path)[:60]}... is longer than {LONGEST_PATH} characters; name a shorter one"
+            )
+        while not at.is_dir():
+            if os.path.lexists(at):
+                kind = "a link to nothing" if at.is_symlink() else "not a directory"
+                raise UsageError(f"{what}: {at} is {kind}; name a directory, or one that can be made")
+            at = at.parent
+    except (OSError, ValueError, RuntimeError) as error:
+        words = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{what}: {str(path)[:200]} cannot be a directory ({words}); name another one") from error
+    return at
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a ``tidemill.toml`` says.
+
+    Raises
+    ------
+    UsageError
+        When it is not a readable file, is too large, or is not TOML in UTF-8.
+    """
+    named = f"{path}" if path.is_absolute() else f"{path} (in {Path.cwd()})"
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is not a file; set TIDEMILL_CONFIG to a tidemill.toml")
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UsageError(f"{path} has more than {LARGEST:,} bytes; set TIDEMILL_CONFIG to a tidemill.toml")
+        if text.startswith(b"\xef\xbb\xbf"):
+            raise UsageError(f"{path} begins with a byte order mark; save it as UTF-8 without one")
+        return tomllib.loads(text.decode("utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{named} does not exist; copy the one of the repository or set TIDEMILL_CONFIG") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; set TIDEMILL_CONFIG to a file that can be read") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: is nested too deep; write it as the one of the repository") from error
+    except ValueError as error:  # TOML's own, and Python's of numbers with thousands of digits
+        raise UsageError(f"{path}: is not TOML ({error}); correct it there") from error
 
 
 def read_project(places: Places) -> Project:
@@ -125,19 +208,24 @@ def read_project(places: Places) -> Project:
         When the home's own record of its market is damaged.
     """
     path = places.config
+    said = read_toml(path)
+    _demand_units(path, said)
+    opening = Opening.of(places)
     try:
-        said = tomllib.loads(path.read_text("utf-8"))
-        opening = Opening.of(places)
         project = Project(**{**said, **_market(places, said, opening)})
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist; copy the one of the repository or set TIDEMILL_CONFIG") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from error
     except ValidationError as error:
         raise UsageError(f"{path}: {first_fault(error)}") from error
     if opening is not None:
         _demand_held(places, project, opening)
     return project
+
+
+def _demand_units(path: Path, said: Mapping[str, Any]) -> None:
+    """Raise where a duration is a number: code means nanoseconds by one, and a person hardly does."""
+    for name in ("interval", "lateness", "horizon"):
+        value = said.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise UsageError(f'{path}: {name}: {shown(value)} has no unit; write it in quotes with one, such as "60s"')
 
 
 def configured_market(said: dict[str, Any]) -> str:
@@ -152,7 +240,7 @@ def _demand_held(places: Places, project: Project, opening: Opening) -> None:
     if opening.instruments and project.instruments[: len(held)] != held:
         raise UsageError(
             f"{places.config}: instruments are {', '.join(project.instruments)}, but {places.home} holds "
-            f"{', '.join(held)}: append to these, or set TIDEMILL_HOME to another directory for others"
+            f"{', '.join(held)}; append to these, or set TIDEMILL_HOME to another directory for others"
         )
     if project.market.simulated and opening.seed not in {None, project.market.seed}:
         raise UsageError(
@@ -166,7 +254,7 @@ def _market(places: Places, said: dict[str, Any], opening: Opening | None) -> di
     table = said.get("market", {})
     if not isinstance(table, dict):
         return {}
-    asked = places.market or configured_market(said)
+    asked = places.market or table.get("source", Market().source)
     if opening is None:
         return {"market": {**table, "source": asked}}
     if asked not in {"auto", opening.source, *([] if places.market else [opening.configured])}:
@@ -175,13 +263,3 @@ def _market(places: Places, said: dict[str, Any], opening: Opening | None) -> di
             "another market"
         )
     return {"market": {**table, "source": opening.source, "opens": opening.opens, "joins": opening.joins}}
-
-
-def first_fault(error: ValidationError, prefix: str = "") -> str:
-    """Return the first thing that is wrong, in one line."""
-    one = error.errors()[0]
-    where = ".".join(str(part) for part in one["loc"])
-    if one["type"] == "extra_forbidden":
-        return f"unknown key '{where}'; remove it or correct its spelling"
-    name = f"{prefix}{where.upper()}" if prefix else where
-    return f"{name or 'project'}: {one['msg'].removeprefix('Value error, ')}"

@@ -289,7 +289,7 @@ def _control(places: Places) -> Iterator[Control | None]:
     with ExitStack() as stack:
         control = None
         with suppress(TidemillError):
-            if places.home.exists():
+            if places.control_url or (places.home / "control.sqlite").exists():  # looking makes none
                 control = stack.enter_context(Control.of(places))
         with suppress(TidemillError):
             yield control

@@ -23,6 +23,7 @@ from orchestration import ticks
 from orchestration.deployment import DAGSTER, Deployment, supervisor_of
 from orchestration.opening import settled_project
 from orchestration.privacy import keep_private
+from orchestration.rehearsal import rehearse
 from orchestration.renewal import begin_again
 from orchestration.settings import read_places, read_project
 from orchestration.status import Row, market_of, rows_of, table_of
@@ -44,19 +45,21 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
     Raises
     ------
     UsageError
-        When a port is taken by somebody else.
+        When a setting is wrong, or a port is taken by somebody else: then nothing is made.
     Unavailable
-        When Dagster's PostgreSQL is out of reach.
+        When a PostgreSQL is out of reach.
     BadState
         When a store of the home is lost, something gives up, or nothing is served in time.
     """
     from orchestration.instance import prepare_instance, turn_on
 
     places = read_places()
-    _refuse_taken_ports(places, Deployment(places, read_project(places)))  # before the home's market is settled
-    keep_private(places.home)
+    configured = read_project(places)
+    rehearse(places, configured)
+    _refuse_taken_ports(places, Deployment(places, configured))  # before the home's market is settled
     deployment = Deployment(places, settled_project(places))
     _refuse_taken_ports(places, deployment)
+    keep_private(places.home)
     begin_again(places, again)
     begin(places)
     refuse_losses(places)

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from domain.config import Places
 from domain.errors import Unavailable
+from streaming.properties import READS, WRITES
 from streaming.transport import Key, Records
 
 BATCH = 2_000
@@ -106,19 +107,11 @@ class Reader:
 
     def __init__(self, places: Places, service: str, start: Mapping[Key, int]) -> None:
         self._answers, self._heard = 0, time.monotonic()
-        # On loopback a waiting fetch costs nothing; 10 ms keeps a quiet partition from delaying a busy one.
         self._consumer = Consumer(
             {
                 **client_config(places),
                 "group.id": _group(places, service),
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 10,
-                "fetch.queue.backoff.ms": 10,
-                # Bounded by bytes; by count librdkafka pauses up to a second whenever 100,000 small records are queued.
-                "queued.min.messages": 1_000_000,
-                "queued.max.messages.kbytes": 65_536,
+                **READS,
                 "statistics.interval.ms": STATISTICS_MS,
                 "stats_cb": self._note_answers,
             }
@@ -206,12 +199,8 @@ class Writer:
         self._producer = Producer(
             {
                 **client_config(places),
-                "enable.idempotence": True,
-                "acks": "all",
+                **WRITES,
                 "linger.ms": linger_ms,
-                "compression.type": "lz4",
-                "queue.buffering.max.messages": 200_000,
-                "message.timeout.ms": 120_000,
             }
         )
 

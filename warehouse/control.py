@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from domain.addresses import with_driver
 from domain.config import Places
 from domain.errors import BadState, Unavailable
-from domain.fields import with_driver
 from warehouse.control_tables import SCHEMA_VERSION, counters, dead_letters, metadata, schema_version
 from warehouse.engines import Pace, engine_of, is_locked, one_line
 from warehouse.holders import Holder, writer_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib.util
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from domain.errors import Unavailable, UsageError
-from domain.fields import with_driver
+from domain.addresses import with_driver
+from domain.errors import BadState, Unavailable, UsageError
 
 _BACKENDS = ("sqlite", "postgresql")
 _CONNECT_S = 5
+_CONTROL = "TIDEMILL_CONTROL_URL"
+_MAGIC = b"SQLite format 3\0"
 _IDLE_MS = 10_000
 """For which a PostgreSQL keeps a transaction whose client says nothing: ours compute next to nothing inside of one."""
 
@@ -85,6 +88,47 @@ def probe(url: str, variable: str) -> str:
             return f"PostgreSQL {connection.exec_driver_sql('SHOW server_version').scalar_one()}"
     except sa.exc.OperationalError as error:
         raise Unavailable(f"{variable}: {engine.url!r} cannot be used ({one_line(error)}); is it up?") from error
+
+
+def try_control(url: str) -> None:
+    """Try the control database that ``TIDEMILL_CONTROL_URL`` names; nothing is made.
+
+    Raises
+    ------
+    UsageError
+        When a SQLite file cannot be there, or a driver is not installed.
+    BadState
+        When the file holds something else than SQLite.
+    Unavailable
+        When the PostgreSQL server cannot be reached within 5 s or refuses the user.
+    """
+    if not url:
+        return
+    if sa.engine.make_url(with_driver(url)).get_backend_name() != "sqlite":
+        probe(url, _CONTROL)
+        return
+    path = Path(url.partition(":///")[2])
+    if not path.parent.is_dir():
+        raise UsageError(f"{_CONTROL}: the directory {path.parent} does not exist; make it, or name another file")
+    if path.is_dir():
+        raise UsageError(f"{_CONTROL}: {path} is a directory; name a file in it, such as {path / 'control.sqlite'}")
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
+        raise UsageError(f"{_CONTROL}: {path} cannot be written; change its permissions, or name another file")
+    demand_sqlite(path)
+
+
+def demand_sqlite(path: Path) -> None:
+    """Raise ``BadState`` when something is there that is not a SQLite database."""
+    if path.is_dir():
+        raise BadState(
+            f"{path} is a directory, not a database; move it away, or begin again with another TIDEMILL_HOME"
+        )
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if start and start != _MAGIC:
+        raise BadState(f"{path} is not a SQLite database; restore it, or begin again with another TIDEMILL_HOME")
 
 
 def one_line(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> str:

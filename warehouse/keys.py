@@ -15,11 +15,9 @@ from pathlib import Path
 
 from domain.config import Places
 from domain.errors import BadState, UsageError
+from domain.fields import KEY_LENGTH, parse_key
 from warehouse.files import stage, sync_directory
 from warehouse.identity import founding, identity_of
-
-LENGTH = 32
-"""Characters at least: 64 hexadecimal ones are made here, 256 bits."""
 
 
 def model_key(places: Places) -> bytes:
@@ -59,7 +57,7 @@ def configured_key(places: Places) -> bytes:
         As :func:`model_key`; also when there is none.
     """
     if places.model_key:
-        return _long_enough(places.model_key, "TIDEMILL_MODEL_KEY")
+        return _usable(places.model_key, "TIDEMILL_MODEL_KEY")
     return _read(key_path(places))
 
 
@@ -77,8 +75,22 @@ def _origin(places: Places) -> str:
     return "TIDEMILL_MODEL_KEY" if places.model_key else str(key_path(places))
 
 
+def try_key(places: Places) -> str:
+    """Say where the key is; where there is none yet, none is made.
+
+    Raises
+    ------
+    UsageError
+        As :func:`configured_key`.
+    """
+    if not places.model_key and not os.path.lexists(key_path(places)):
+        return "none yet"
+    configured_key(places)
+    return _origin(places)
+
+
 def _make(path: Path) -> None:
-    staged = stage(path, f"{secrets.token_hex(LENGTH)}\n".encode(), 0o600)
+    staged = stage(path, f"{secrets.token_hex(KEY_LENGTH)}\n".encode(), 0o600)
     try:
         # A link, not a rename: whoever comes second leaves the first one's key in place.
         with contextlib.suppress(FileExistsError):
@@ -94,12 +106,13 @@ def _read(path: Path) -> bytes:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & 0o077:
                 raise UsageError(f"{path} has mode {mode:04o}: others may know the key; chmod 600 or replace it")
-            return _long_enough(file.read().strip(), str(path))
+            return _usable(file.read().strip(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}; restore the key that signed the versions") from error
 
 
-def _long_enough(key: str, where: str) -> bytes:
-    if len(key) < LENGTH:
-        raise UsageError(f"{where} has {len(key)} characters; a key has at least {LENGTH} random ones")
-    return key.encode()
+def _usable(key: str, where: str) -> bytes:
+    try:
+        return parse_key(key).encode()
+    except ValueError as error:
+        raise UsageError(f"{where} {error}") from error

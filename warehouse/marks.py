@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from domain.addresses import with_driver
 from domain.errors import Unavailable
-from domain.fields import with_driver
 from domain.stores import Store
 from warehouse.engines import one_line
 from warehouse.files import write_atomic

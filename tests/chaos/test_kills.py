@@ -111,7 +111,9 @@ def test_an_unknown_fault_is_one_line_and_exit_code_2():
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.strip() == "tidemill: --faults kill,earthquake: choose some of kill,pause,duplicate,tear"
+    assert done.stderr.strip() == (
+        "tidemill: --faults kill,earthquake: 'earthquake' is not a fault; choose some of kill,pause,duplicate,tear"
+    )
 
 
 def test_a_lost_and_a_doubled_row_are_named(undisturbed, changed):

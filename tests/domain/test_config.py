@@ -25,14 +25,13 @@ def refused(said, **changes):
         ("5m", 5 * MINUTE),
         ("1h", 60 * MINUTE),
         ("7d", 10_080 * MINUTE),
-        (5, 5),
     ],
 )
 def test_a_duration_is_a_number_and_a_unit(text, nanos):
     assert parse_duration(text) == nanos
 
 
-@pytest.mark.parametrize("text", ["", "5", "m", "0s", "-5m", "5 m", "1.5h", "5min", "5M", "1h30m", True, None, 2.5, []])
+@pytest.mark.parametrize("text", ["", "5", "m", "0s", "-5m", "5 m", "1.5h", "5min", "5M", "1h30m", True, None, 2.5, 5])
 def test_what_is_no_duration_is_refused_with_what_to_write(text):
     with pytest.raises(ValueError, match=r"is not a duration; write a number and a unit"):
         parse_duration(text)
@@ -161,7 +160,8 @@ def test_a_live_market_has_real_prices_and_may_not_tell_a_day_once_more(source, 
 @pytest.mark.parametrize("source", ["mtgox", "ccxt", "ccxt:", "ccxt:OKX", "ccxt:a b", "CCXT:okx", "ccxt:okx\n", ""])
 def test_what_is_no_market_is_refused_with_those_there_are(source):
     refused(
-        "is no market; write auto, binance, kraken, .* or ccxt:EXCHANGE, such as ccxt:okx", market={"source": source}
+        "is not a market.*; write auto, binance, kraken, .* or ccxt:EXCHANGE, such as ccxt:okx",
+        market={"source": source},
     )
 
 
@@ -232,6 +232,6 @@ def test_a_dagster_url_is_postgresql_with_the_installed_driver_and_its_password_
         places = Places(dagster_url=url, control_url=url)
         assert places.dagster_url == "postgresql+psycopg2://mill:secret@db/mill"
         assert "secret" not in repr(places)
-    with pytest.raises(ValidationError, match="'mysql' is no PostgreSQL; write postgresql://") as caught:
+    with pytest.raises(ValidationError, match="'mysql' is not PostgreSQL; write postgresql://") as caught:
         Places(dagster_url="mysql://mill:secret@db/mill")
     assert "secret" not in caught.value.errors()[0]["msg"]

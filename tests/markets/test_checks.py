@@ -147,7 +147,7 @@ def test_files_that_cannot_be_read_say_so(tmp_path):
     header = write(tmp_path / "header.csv", trades(1))
     header.write_text(header.read_text().splitlines()[0] + "\n")
     for path, words in {
-        tmp_path / "none.parquet": "does not exist; correct market.path",
+        tmp_path / "none.parquet": "does not exist; name one that is there",
         tmp_path: "is a directory; name its files",
         corrupt: "is not a readable Parquet file",
         torn: "is not a readable Parquet file",
@@ -155,7 +155,7 @@ def test_files_that_cannot_be_read_say_so(tmp_path):
         text: "is not UTF-8 text",
         empty: "has no column",
         header: "holds no row; give a file with data",
-        Path(__file__): ".py is no known format; give .parquet, .csv",
+        Path(__file__): ".py is not a known format; give .parquet, .csv",
     }.items():
         message = refusal(path)
         assert message.startswith(f"{path}: ")

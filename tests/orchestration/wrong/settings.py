@@ -1,0 +1,302 @@
+"""Wrong lines of a ``tidemill.toml``: the line, and words of the refusal."""
+
+from __future__ import annotations
+
+BASE = {
+    "instruments": '["BTC-USD"]',
+    "interval": '"1m"',
+    "lateness": '"2s"',
+    "horizon": '"5m"',
+    "market.source": '"simulated"',
+    "market.opens": "2025-01-08T00:00:00Z",
+    "market.history_days": "2",
+    "fleet": '[{name = "rls", kind = "rls", targets = ["price_change", "direction", "volatility"]}]',
+}
+"""What each wrong line is put into, in the place of the line with its key."""
+
+ALL = '["price_change", "direction", "volatility"]'
+
+
+def _rls(more: str) -> str:
+    return f'fleet = [{{name = "a", kind = "rls", targets = {ALL}, {more}}}]'
+
+
+def _named(name: str) -> str:
+    return f'fleet = [{{name = {name}, kind = "rls", targets = {ALL}}}]'
+
+
+def river(estimator: str, targets: str = '["volatility"]') -> str:
+    """Return the line of a fleet with this River estimator next to the usual model."""
+    return f"""{_named('"rls"')[:-1]}, {{name = "b", kind = "river", targets = {targets}, estimator = '''{estimator}'''}}]"""
+
+
+UNIT, SPELLING, DURATION = (
+    "has no unit; write it in quotes",
+    "remove it or correct its spelling",
+    "is not a duration; write",
+)
+WHOLE, NUMBER, INSTRUMENT = "is not a whole number; write", "is not a number; write", "is not an instrument; write"
+RIVER = "write River classes, such as"
+
+DURATIONS = [
+    ("interval = 60", "interval: 60", UNIT),
+    ("interval = 60000000000", "interval: 60000000000", UNIT),
+    ("interval = 60.0", "interval: 60.0", UNIT),
+    ("lateness = 2", "lateness: 2", UNIT),
+    ("horizon = 300", "horizon: 300", UNIT),
+    ("interval = -60", "interval: -60", UNIT),
+    ("interval = inf", "interval: inf", UNIT),
+    ("interval = nan", "interval: nan", UNIT),
+    ("interval = 0", "interval: 0", UNIT),
+    ("horizon = 1e300", "horizon: 1e+300", UNIT),
+    ('interval = "60"', "interval: '60'", DURATION),
+    ('interval = "soon"', "interval: 'soon'", DURATION),
+    ('interval = ""', "interval: ''", DURATION),
+    ('interval = " 1m"', "interval: ' 1m'", DURATION),
+    ('interval = "1 m"', "interval: '1 m'", DURATION),
+    ('interval = "1M"', "interval: '1M'", DURATION),
+    ('interval = "-1m"', "interval: '-1m'", DURATION),
+    ('interval = "0s"', "interval: '0s'", DURATION),
+    ('interval = "1.5h"', "interval: '1.5h'", DURATION),
+    ('interval = "1h30m"', "interval: '1h30m'", DURATION),
+    ('interval = "5min"', "interval: '5min'", DURATION),
+    ('interval = "\u0661m"', "interval: ", DURATION),
+    ('interval = "99999999999999999999d"', "interval: ", DURATION),
+    ("interval = true", "interval: True", DURATION),
+    ('interval = ["1m"]', "interval: ['1m']", DURATION),
+    ("interval = {m = 1}", "interval: {'m': 1}", DURATION),
+    ("interval = 00:01:00", "interval: datetime.time", DURATION),
+    ('lateness = "0s"', "lateness: '0s'", DURATION),
+    ('lateness = "never"', "lateness: 'never'", DURATION),
+    ("lateness = false", "lateness: False", DURATION),
+    ('horizon = "inf"', "horizon: 'inf'", DURATION),
+    ('horizon = "5 minutes"', "horizon: '5 minutes'", DURATION),
+    ('interval = "2d"', "interval is 2d", "not from 1ms to 1d; write"),
+    ('interval = "500us"', "interval is 500us", "not from 1ms to 1d; write"),
+    ('interval = "1ns"', "interval is 1ns", "not from 1ms to 1d; write"),
+    ('horizon = "90s"', "horizon is 90s", "whole bars; change 'horizon' or 'interval'"),
+    ('horizon = "30s"', "horizon is 30s", "whole bars; change 'horizon' or 'interval'"),
+    ('horizon = "241m"', "horizon is 241m", "1 to 240 whole bars; change"),
+    ('horizon = "3d"', "horizon is 3d", "1 to 240 whole bars; change"),
+    ('interval = "7s"', "horizon is 5m and interval 7s", "whole bars; change"),
+    ('interval = "1s"', "horizon is 5m and interval 1s", "1 to 240 whole bars; change"),
+    ('lateness = "2h"', "lateness is 2h", "more than 1h; write"),
+    ('lateness = "400d"', "lateness is 400d", "more than 1h; write"),
+    ('horizon = "999999999d"', "horizon is 999999999d", "whole bars; change"),
+]
+
+INSTRUMENTS = [
+    ("instruments = []", "instruments: it has 0", "write entries, at least 1"),
+    ("instruments = [", "is not TOML", "correct it there"),
+    ('instruments = "BTC-USD"', "instruments: 'BTC-USD'", "write a list, such as"),
+    ("instruments = 5", "instruments: 5", "write a list, such as"),
+    ("instruments = [5]", "instruments.0: 5", "write a text in quotes"),
+    ("instruments = [true]", "instruments.0: True", "write a text in quotes"),
+    ('instruments = [["BTC-USD"]]', "instruments.0: ['BTC-USD']", "write a text in quotes"),
+    ('instruments = [""]', "instruments.0: 'simulated:'", INSTRUMENT),
+    ('instruments = [" "]', "instruments.0: 'simulated: '", INSTRUMENT),
+    ('instruments = ["btc-usd"]', "instruments.0: 'simulated:btc-usd'", INSTRUMENT),
+    ('instruments = ["B TC"]', "instruments.0: 'simulated:B TC'", INSTRUMENT),
+    ('instruments = ["BTC-USD", "ETH/USD"]', "instruments.1: 'simulated:ETH/USD'", INSTRUMENT),
+    ('instruments = ["BTC-USD "]', "instruments.0: 'simulated:BTC-USD '", INSTRUMENT),
+    ('instruments = ["BTC-USD\\n"]', "instruments.0: ", INSTRUMENT),
+    ('instruments = ["Simulated:BTC-USD"]', "instruments.0: 'Simulated:BTC-USD'", INSTRUMENT),
+    ('instruments = ["simulated:simulated:BTC"]', "instruments.0: ", INSTRUMENT),
+    ('instruments = ["../../etc/passwd"]', "instruments.0: ", INSTRUMENT),
+    ('instruments = ["BTC@2"]', "instruments.0: 'simulated:BTC@2'", INSTRUMENT),
+    (f'instruments = ["{"B" * 300}"]', "instruments.0: ", INSTRUMENT),
+    ('instruments = ["BTC-USD", "BTC-USD"]', "instruments lists a name twice, 'simulated:BTC-USD'", "remove one"),
+    ('instruments = ["BTC-USD", "simulated:BTC-USD"]', "instruments lists a name twice", "remove one"),
+    ('instruments = ["binance:BTC-USD"]', "binance:BTC-USD would carry made-up prices", "write BTC-USD"),
+    (f"instruments = {[f'A{n}' for n in range(10_000)]!r}", "instruments: it has 10000", "at most 1000"),
+    (f"instruments = {[f'A{n}' for n in range(1_001)]!r}", "instruments: it has 1001", "at most 1000"),
+]
+
+MARKETS = [
+    ('market.source = "nasdaq"', "market.source: 'nasdaq' is not a market", "write auto, binance"),
+    ('market.source = "binanse"', "market.source: 'binanse'", "did you mean 'binance'?"),
+    ('market.source = "Kraken"', "market.source: 'Kraken'", "did you mean 'kraken'?"),
+    ('market.source = "simulate"', "market.source: 'simulate'", "did you mean 'simulated'?"),
+    ('market.source = ""', "market.source: ''", "write auto, binance"),
+    ('market.source = "ccxt:"', "market.source: 'ccxt:'", "such as ccxt:okx"),
+    ('market.source = "ccxt:OKX"', "market.source: 'ccxt:OKX'", "such as ccxt:okx"),
+    ("market.source = 5", "market.source: 5", "write a text in quotes"),
+    ('market.source = ["box"]', "market.source: ['box']", "write a text in quotes"),
+    (
+        'market.source = "recorded"\ninstruments = ["a:B"]',
+        "market.path belongs to market.source",
+        "add it or remove it",
+    ),
+    ('market.path = ["x.csv"]', "market.path belongs to market.source", "add it or remove it"),
+    ('market.path = "x.csv"', "market.path: 'x.csv'", "write a list, such as"),
+    ("market.path = [5]", "market.path.0: 5", "write a text in quotes"),
+    ("market.speed = -1", "market.speed: -1", "write a number of at least 0"),
+    ("market.speed = inf", "market.speed: inf", "is not a finite number; write one"),
+    ("market.speed = -inf", "market.speed: -inf", "is not a finite number; write one"),
+    ("market.speed = nan", "market.speed: nan", "is not a finite number; write one"),
+    ("market.speed = 1e300", "market.speed: 1e+300", "write a number of at most 1e+06"),
+    ("market.speed = 10000001", "market.speed: 10000001", "write a number of at most 1e+06"),
+    ('market.speed = "60"', "market.speed: '60'", NUMBER),
+    ('market.speed = "fast"', "market.speed: 'fast'", NUMBER),
+    ("market.speed = true", "market.speed: True", NUMBER),
+    ("market.speed = [1]", "market.speed: [1]", NUMBER),
+    ("market.seed = -1", "market.seed: -1", "write a number of at least 0"),
+    ("market.seed = 1.5", "market.seed: 1.5", WHOLE),
+    ('market.seed = "7"', "market.seed: '7'", WHOLE),
+    ("market.seed = true", "market.seed: True", WHOLE),
+    ("market.seed = 99999999999999999999999999", "market.seed: 99999999999999999999999999", "write a number below"),
+    ("market.history_days = 0", "market.history_days: 0", "write a number of at least 1"),
+    ("market.history_days = -7", "market.history_days: -7", "write a number of at least 1"),
+    ("market.history_days = 1000000000", "market.history_days: 1000000000", "write a number of at most 3650"),
+    ("market.history_days = 3651", "market.history_days: 3651", "write a number of at most 3650"),
+    ("market.history_days = 1.5", "market.history_days: 1.5", WHOLE),
+    ('market.history_days = "7d"', "market.history_days: '7d'", WHOLE),
+    ("market.history_days = inf", "market.history_days: inf", WHOLE),
+    ("market.opens = 1969-12-31T00:00:00Z", "market.opens: 1969-12-31", "is not in 2000 to 2099; write"),
+    ("market.opens = 9999-12-31T23:59:59Z", "market.opens: 9999-12-31", "is not in 2000 to 2099; write"),
+    ("market.opens = 0001-01-01T00:00:00Z", "market.opens: 0001-01-01", "is not in 2000 to 2099; write"),
+    ("market.opens = 0001-01-01T00:00:00+14:00", "market.opens: 0001-01-01", "is not in 2000 to 2099; write"),
+    ("market.opens = 2150-01-01T00:00:00Z", "market.opens: 2150-01-01", "is not in 2000 to 2099; write"),
+    ("market.opens = 1736294400", "market.opens: 1736294400", "is not a time; write"),
+    ("market.opens = 1.5", "market.opens: 1.5", "is not a time; write"),
+    ("market.opens = true", "market.opens: True", "is not a time; write"),
+    ("market.opens = 07:00:00", "market.opens: datetime.time(7, 0)", "is not a time; write"),
+    ('market.opens = "yesterday"', "market.opens: 'yesterday'", "write a UTC time"),
+    ("market.opens = 2025-13-45T00:00:00Z", "is not TOML", "correct it there"),
+    ("market.opens = 2025-02-30", "is not TOML", "correct it there"),
+    ("market.opens = 2000-01-01T00:00:00Z", "history_days = 2 before opens", "lower 'history_days'"),
+    ('market.record = "yes"', "market.record: 'yes'", "write true or false"),
+    ("market.record = 1", "market.record: 1", "write true or false"),
+    ('market = "binance"', "market: 'binance'", "write a table"),
+    ("market = []", "market: []", "write a table"),
+    ("market.sped = 60", "unknown key 'market.sped', did you mean 'speed'?", SPELLING),
+    ("market.Speed = 60", "unknown key 'market.Speed', did you mean 'speed'?", SPELLING),
+    ("market.history = 7", "unknown key 'market.history', did you mean 'history_days'?", SPELLING),
+    ("market.colour = 7", "unknown key 'market.colour'", SPELLING),
+]
+
+PUBLISHES = [
+    ("publish.examples = 0", "publish.examples: 0", "write a number of at least 1"),
+    ("publish.examples = -5", "publish.examples: -5", "write a number of at least 1"),
+    ("publish.examples = 1.5", "publish.examples: 1.5", WHOLE),
+    ('publish.examples = "5000"', "publish.examples: '5000'", WHOLE),
+    ("publish.examples = 99999999999999", "publish.examples: 99999999999999", "write a number of at most 1e+09"),
+    ("publish.examples = true", "publish.examples: True", WHOLE),
+    ("publish.every_s = -1", "publish.every_s: -1", "write a number of at least 0"),
+    ("publish.every_s = inf", "publish.every_s: inf", "is not a finite number; write one"),
+    ("publish.every_s = nan", "publish.every_s: nan", "is not a finite number; write one"),
+    ("publish.every_s = 1e9", "publish.every_s: 1000000000.0", "write a number of at most 86400"),
+    ('publish.every_s = "1s"', "publish.every_s: '1s'", NUMBER),
+    ("publish.every = 1", "unknown key 'publish.every', did you mean 'every_s'?", SPELLING),
+    ("publish.exampels = 1", "unknown key 'publish.exampels', did you mean 'examples'?", SPELLING),
+    ("publish = 5", "publish: 5", "write a table"),
+]
+
+KEYS = [
+    ('hozirons = "5m"', "unknown key 'hozirons', did you mean 'horizon'?", SPELLING),
+    ('intervall = "1m"', "unknown key 'intervall', did you mean 'interval'?", SPELLING),
+    ('instrument = ["BTC"]', "unknown key 'instrument', did you mean 'instruments'?", SPELLING),
+    ('Interval = "1m"', "unknown key 'Interval', did you mean 'interval'?", SPELLING),
+    ('colour = "blue"', "unknown key 'colour'", SPELLING),
+    ('home = "/mill"', "unknown key 'home'", SPELLING),
+    ("markets.speed = 5", "unknown key 'markets', did you mean 'market'?", SPELLING),
+    ("model = []", "unknown key 'model'", SPELLING),
+    ('interval = "1m"\ninterval = "2m"', "is not TOML", "correct it there"),
+    ("= 5", "is not TOML", "correct it there"),
+    ("no TOML at all", "is not TOML", "correct it there"),
+    ('interval = "1m', "is not TOML", "correct it there"),
+    ("interval = 1m", "is not TOML", "correct it there"),
+    ("market.seed = " + "9" * 5_000, "is not TOML", "correct it there"),
+    ("instruments = " + "[" * 20_000, "nested too deep", "write it as the one of the repository"),
+]
+
+FLEETS = [
+    ("fleet = []", "fleet: it has 0", "write entries, at least 1"),
+    ('fleet = "rls"', "fleet: 'rls'", "write a list"),
+    ("fleet = [5]", "fleet.0: 5", "write a table"),
+    ("fleet = [{}]", "fleet.0.name: is missing", "add it"),
+    ('fleet = [{name = "a"}]', "fleet.0.kind: is missing", "add it"),
+    ('fleet = [{name = "a", kind = "rls"}]', "fleet.0.targets: is missing", "add it"),
+    ('fleet = [{name = "a", kind = "rls", targets = []}]', "fleet.0.targets: it has 0", "write entries, at least 1"),
+    ('fleet = [{name = "a", kind = "rls", targets = ["volatility"]}]', "no model of the fleet learns", "add it to"),
+    ('fleet = [{name = "a", kind = "rls", targets = ["price"]}]', "fleet.0.targets.0: 'price'", "write 'price_change'"),
+    ('fleet = [{name = "a", kind = "rls", targets = "direction"}]', "fleet.0.targets: 'direction'", "write a list"),
+    (f'fleet = [{{name = "a", kind = "rls", targets = {ALL[:-1]}, "direction"]}}]', "lists a name twice", "remove one"),
+    (f'fleet = [{{name = "a", kind = "svm", targets = {ALL}}}]', "fleet.0.kind: 'svm'", "write 'rls' or 'river'"),
+    (f'fleet = [{{name = "a", kind = "RLS", targets = {ALL}}}]', "fleet.0.kind: 'RLS'", "write 'rls' or 'river'"),
+    (f'fleet = [{{name = "a", kind = 5, targets = {ALL}}}]', "fleet.0.kind: 5", "write 'rls' or 'river'"),
+    (f'fleet = [{{name = "a", kind = "river", targets = {ALL}}}]', "'estimator' belongs to kind", "add it or remove it"),
+    (_rls('estimator = "x"'), "'estimator' belongs to kind", "add it or remove it"),
+    (_rls("forgetting = 1.1"), "fleet.0.forgetting: 1.1", "write a number of at most 1"),
+    (_rls("forgetting = 0.5"), "fleet.0.forgetting: 0.5", "write a number above 0.9"),
+    (_rls("forgetting = nan"), "fleet.0.forgetting: nan", "is not a finite number; write one"),
+    (_rls('forgetting = "1"'), "fleet.0.forgetting: '1'", NUMBER),
+    (_rls("clip = 0"), "fleet.0.clip: 0", "write a number above 0"),
+    (_rls("clip = -8"), "fleet.0.clip: -8", "write a number above 0"),
+    (_rls("clip = inf"), "fleet.0.clip: inf", "is not a finite number; write one"),
+    (_rls("clip = 1e300"), "fleet.0.clip: 1e+300", "write a number of at most 1e+06"),
+    (_rls("forget = 1.0"), "unknown key 'fleet.0.forget', did you mean 'forgetting'?", SPELLING),
+    (_rls('target = "x"'), "unknown key 'fleet.0.target', did you mean 'targets'?", SPELLING),
+    (_named('"Bad"'), "fleet.0.name: 'Bad'", "write what fits"),
+    (_named('""'), "fleet.0.name: ''", "write what fits"),
+    (_named('"a b"'), "fleet.0.name: 'a b'", "write what fits"),
+    (_named('"a/b"'), "fleet.0.name: 'a/b'", "write what fits"),
+    (_named('"a\\n"'), "fleet.0.name: ", "write what fits"),
+    (_named(f'"{"a" * 41}"'), "fleet.0.name: it has 41", "at most 40"),
+    (_named("5"), "fleet.0.name: 5", "write a text in quotes"),
+    (_named('"frozen"'), "model frozen: the name is that of a baseline", "choose another"),
+    (_named('"mean"'), "model mean: the name is that of a baseline", "choose another"),
+    (_named('"a"')[:-1] + ", " + _named('"a"')[9:], "fleet lists a name twice, 'a'", "remove one"),
+    (
+        f"fleet = [{', '.join(_named(repr(f'm{n}'))[9:-1] for n in range(51))}]", "fleet: it has 51", "at most 50",
+    ),
+]  # fmt: skip
+
+ESTIMATORS = [
+    (river(""), "'estimator' belongs to kind", "add it or remove it"),
+    (river("x" * 10_001), "fleet.1.estimator: it has 10001", "at most 10000"),
+]
+
+BUILT = [
+    (river("linear_model.LinearRegresion()"), "model b", "did you mean 'LinearRegression'?", RIVER),
+    (river("linear_model.PARegresor()"), "model b", "did you mean 'PARegressor'?", RIVER),
+    (river("linear_models.LinearRegression()"), "model b", "did you mean 'linear_model'?", RIVER),
+    (river("nonsense.Thing()"), "river.nonsense is not a module of River", RIVER),
+    (river("LinearRegression()"), "model b", RIVER),
+    (river("linear_model.LinearRegression"), "is neither a call of a class nor a constant", RIVER),
+    (river("linear_model.LinearRegression("), "model b", "was never closed", RIVER),
+    (river("linear_model LinearRegression"), "model b", "invalid syntax", RIVER),
+    (river("linear_model.LinearRegression(l3=0.1)"), "unexpected keyword argument 'l3'", RIVER),
+    (river("linear_model.LinearRegression(1, 2, 3, 4, 5, 6, 7, 8, 9)"), "positional argument", RIVER),
+    (river("linear_model.LinearRegression(optimizer='SGD')"), "model b", RIVER),
+    (river("linear_model.LinearRegression(l2='much')"), "model b", RIVER),
+    (river("linear_model.LinearRegression() | preprocessing.StandardScaler()"), "model b", RIVER),
+    (river("preprocessing.StandardScaler()"), "is not an estimator that learns and predicts", RIVER),
+    (river("linear_model.LogisticRegression()"), "a classifier cannot learn volatility", "give it direction"),
+    (river("tree.HoeffdingTreeClassifier()", '["price_change"]'), "a classifier cannot learn price_change", "give it"),
+    (river("forest.ARFRegressor()"), "needs seed=", RIVER),
+    (river("rules.AMRules()"), "memory addresses", RIVER),
+    (river("cluster.KMeans(seed=1)"), "model b", RIVER),
+    (river("anomaly.HalfSpaceTrees(seed=1)"), "model b", RIVER),
+    (river("drift.ADWIN()"), "is not an estimator that learns and predicts", RIVER),
+    (river("time_series.SNARIMAX(1, 0, 1)"), "model b", RIVER),
+    (river("datasets.Phishing()"), "model b", RIVER),
+    (river("optim.SGD(0.1)"), "is not an estimator that learns and predicts", RIVER),
+    (river("neighbors.KNNRegressor(n_neighbors=-1)"), "model b", RIVER),
+    (river("__import__('os').system('true')"), "model b", RIVER),
+    (river("5"), "is not an estimator that learns and predicts", RIVER),
+    (river("(" * 3_000), "model b", RIVER),
+    (river("[x for x in ()]"), "is neither a call of a class nor a constant", RIVER),
+    (river("preprocessing.StandardScaler() + linear_model.LinearRegression()"), "neither a call", RIVER),
+]
+"""Of estimators that only building them shows to be wrong."""
+
+STATIC = {
+    "durations": DURATIONS,
+    "instruments": INSTRUMENTS,
+    "market": MARKETS,
+    "publish": PUBLISHES,
+    "keys and TOML": KEYS,
+    "fleet": [*FLEETS, *ESTIMATORS],
+}
+"""What reading the file shows, in any command."""
