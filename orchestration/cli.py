@@ -131,6 +131,22 @@ def doctor() -> None:
 
 
 @app.command()
+def backup(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")]) -> None:
+    """Copy one consistent moment of this home, while it runs, and check the copy. It holds the model key."""
+    from orchestration.backup import backup
+
+    backup(folder)
+
+
+@app.command()
+def restore(folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `backup` wrote.")]) -> None:
+    """Put a backup into a home that does not exist yet; `up` then goes on from its moment."""
+    from orchestration.restore import restore
+
+    restore(folder)
+
+
+@app.command()
 def replay(  # noqa: PLR0913, PLR0917 - each is an option
     more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files.")] = None,
     data: Annotated[
