@@ -134,7 +134,7 @@ def fill(context: dg.AssetExecutionContext, mill: Mill, table: Table, write: Wri
             )
         for instrument in tagged or mill.project.instruments:
             begin, end = max(first, history_of(mill.project, instrument).start), min(last, ends[instrument])
-            for start, stop in _pieces(begin, end, mill.project.interval):
+            for start, stop in pieces(begin, end, mill.project.interval):
                 written = write(lake, instrument, start, stop)
                 filled.previous_rows += written.previous_rows
                 filled.refused += written.refused
@@ -172,7 +172,8 @@ def ends_of(mill: Mill, lake: Lake, table: Table) -> dict[str, int]:
     return ends
 
 
-def _pieces(start: int, end: int, interval: int) -> Iterator[tuple[int, int]]:
+def pieces(start: int, end: int, interval: int) -> Iterator[tuple[int, int]]:
+    """Yield a window (ns) in pieces of whole days, each of about ``PIECE_ROWS`` intervals."""
     length = max(1, PIECE_ROWS * interval // NANOS_PER_DAY) * NANOS_PER_DAY
     while start < end:
         stop = min(end, (start // length + 1) * length)

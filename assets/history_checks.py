@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from assets.completeness import TABLES, complete
 from assets.history import Table, ends_of
 from assets.partitions import history_of, text_of, window_of
 from assets.resources import Mill
@@ -30,7 +31,8 @@ PLACES, STRETCH, LIVE_STRETCH = 4, 16, 1_000
 
 def history_checks() -> list[dg.AssetChecksDefinition]:
     """Return the checks of ``bars``, ``features`` and ``examples``."""
-    return [gapless(), *(fresh(table) for table in ("bars", "features", "examples")), no_skew(), no_look_ahead()]
+    of_each = [check(table) for check in (fresh, complete) for table in TABLES]
+    return [gapless(), *of_each, no_skew(), no_look_ahead()]
 
 
 def gapless() -> dg.AssetChecksDefinition:
@@ -63,7 +65,7 @@ def gapless() -> dg.AssetChecksDefinition:
                 start, end = max(start, history.start), min(end, ends[name])
                 ts = read_times(lake, "bars", name, start, end)
                 # A market that was not there yet when the window began has no gap before its first bar.
-                after = start if known[0] <= start or not len(ts) else int(ts[0]) - project.interval
+                after = start if known[0] <= start else min(end, known[0] - project.interval)
                 gaps = gaps_of(ts, after, end, project.interval)
                 found |= {f"rows {name}": gaps.rows, f"expected {name}": gaps.expected, f"absent {name}": gaps.absent}
                 for at, n in gaps.holes:

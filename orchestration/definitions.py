@@ -32,6 +32,7 @@ from orchestration.jobs import jobs
 from orchestration.lines import line_jobs
 from orchestration.maintenance import maintenance, maintenance_schedule
 from orchestration.opening import settled_project
+from orchestration.refill import missing_days_sensor
 from orchestration.schedules import clock_of, closed_day_schedule, hourly_schedule
 from orchestration.sensors import bootstrap_sensor
 from orchestration.settings import read_places
@@ -98,7 +99,12 @@ def definitions(places: Places, project: Project) -> dg.Definitions:
         ],
         asset_checks=[*history_checks(), *model_checks(project), *serving_checks(), services_checks()],
         jobs=[*jobs(), *line_jobs(), maintenance],
-        sensors=[bootstrap_sensor(places, history), health_sensor(places), versions_sensor(places)],
+        sensors=[
+            bootstrap_sensor(places, history),
+            health_sensor(places),
+            versions_sensor(places),
+            missing_days_sensor(places),
+        ],
         schedules=[closed_day_schedule(places, history), hourly_schedule(places), maintenance_schedule],
         resources={"mill": closed(Mill(project, places)), "deployer": LocalDeployer(Deployment(places, project))},
         executor=dg.in_process_executor,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dagster as dg
 
+from assets.completeness import COMPLETE, TABLES
 from assets.models import INITIAL
 from assets.performance import PERFORMANCE
 from assets.services import key_of
 from domain.services import FLOW, STREAMS
 
 BOOTSTRAP, BACKFILL, TRAIN, REDEPLOY = "bootstrap", "backfill", "train", "redeploy"
-EVALUATE = "evaluate"
+REFILL, EVALUATE = "refill", "evaluate"
 
 _BARS, _EXAMPLES = dg.AssetKey("bars"), dg.AssetKey("examples")
 # Of the checks only those that stop what is made from bad rows: the others are for when there is a stream to look at.
 HISTORY = dg.AssetSelection.assets("bars", "features", "examples").without_checks() | dg.AssetSelection.checks(
     dg.AssetCheckKey(_BARS, "gapless"), dg.AssetCheckKey(_EXAMPLES, "no_look_ahead")
 )
+WHOLE = dg.AssetSelection.checks(*(dg.AssetCheckKey(dg.AssetKey(table), COMPLETE) for table in TABLES))
 MODELS = dg.AssetSelection.assets(INITIAL).without_checks() | dg.AssetSelection.checks(
     dg.AssetCheckKey(INITIAL, "finite")
 )
@@ -38,6 +40,12 @@ def jobs() -> list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(
             BACKFILL, HISTORY, description="Fill bars, vectors and examples of some days.", tags={_LIMIT: "3600"}
+        ),
+        dg.define_asset_job(
+            REFILL,
+            HISTORY | WHOLE,
+            description="Fill days that the lake lacks, and see whether it is whole then.",
+            tags={_LIMIT: "3600"},
         ),
         dg.define_asset_job(
             TRAIN,

@@ -23,7 +23,7 @@ from domain.spelling import meant
 from orchestration.mistakes import PREFIX, first_fault
 from orchestration.secret_files import DIRECTORY, kept_secrets
 
-_NAMES = (
+_OWN = (
     "GENERATION",
     "KAFKA_JARS",
     "KILLS",
@@ -34,7 +34,7 @@ _NAMES = (
     "SIMULATED_DAYS",
     "SUPERVISED",
 )
-INTERNAL = frozenset(f"{PREFIX}{name}" for name in _NAMES)
+INTERNAL = frozenset(f"{PREFIX}{name}" for name in _OWN)
 """Variables that a supervisor gives its processes, and those of tests, of benchmarks and of what ``deploy`` holds."""
 
 LONGEST_PATH = 400

@@ -55,10 +55,10 @@ def test_the_graph_reads_as_the_data_flows(defs):
 
 def test_jobs_sensors_and_schedules_are_there_and_on(defs):
     repository = defs.get_repository_def()
-    asked_for = {"retrain", "promote", "rollback", "rebuild_version", "unlearn", "maintenance", "evaluate"}
+    asked_for = {"refill", "retrain", "promote", "rollback", "rebuild_version", "unlearn", "maintenance", "evaluate"}
     assert {"bootstrap", "backfill", "redeploy", "train"} | asked_for <= set(repository.job_names)
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
-    assert set(sensors) == {"bootstrap", "health", "versions"}
+    assert set(sensors) == {"bootstrap", "health", "versions", "missing_days"}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
     schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
     assert set(schedules) == {"closed_day", "hourly", "maintenance"}
@@ -74,13 +74,16 @@ def test_making_history_and_models_runs_the_checks_that_stop_it_and_no_others(de
     assert checks_of(defs, "backfill") == {"bars/gapless", "examples/no_look_ahead"}
     assert checks_of(defs, "train") == {"initial_model/finite"}
     assert checks_of(defs, "bootstrap") == checks_of(defs, "backfill") | checks_of(defs, "train")
+    assert checks_of(defs, "refill") == checks_of(defs, "backfill") | {
+        f"{table}/complete" for table in ("bars", "features", "examples")
+    }
     assert checks_of(defs, "redeploy") == set()
 
 
 def test_an_evaluation_runs_every_check_and_every_check_explains_itself(defs):
     specs = [spec for check in defs.asset_checks for spec in check.check_specs]
     assert checks_of(defs, "evaluate") == {f"{spec.asset_key.to_user_string()}/{spec.name}" for spec in specs}
-    assert len(specs) == 6 + 2 + 2 * 2 + 2 + len(SERVICES)
+    assert len(specs) == 9 + 2 + 2 * 2 + 2 + len(SERVICES)
     assert {spec.name for spec in specs if spec.blocking} == {"gapless", "no_look_ahead", "finite"}
     assert all(len(spec.description) > 60 for spec in specs)
 
@@ -107,7 +110,9 @@ print(sorted(heavy & set(sys.modules)))
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["bootstrap looks 0", "health asks 0", "versions looks 2", "[]"]
+    *looks, heavy = done.stdout.splitlines()
+    assert sorted(looks) == ["bootstrap looks 0", "health asks 0", "missing_days looks 0", "versions looks 2"]
+    assert heavy == "[]"
 
 
 def test_a_damaged_control_database_does_not_keep_the_definitions_from_loading(tmp_path):
