@@ -70,14 +70,15 @@ def live(beat: Beat | None, now: float) -> bool:
     Notes
     -----
     Unknown lag never kills: a broker or database that is down must not take every service with it. Nor does an idle
-    topic, a draining or finished service, or a slow start. Ask twice before acting.
+    topic, a draining or finished service, or a slow start. Ask twice before acting: when the clock
+    is set, a beat is of another time until the next one. A beat ahead of the clock is as old as one behind it.
     """
     if beat is None:
         return False
     if beat.phase in {"draining", "done"}:
         return True
     starting = beat.progress == 0
-    if now - beat.beat_at > BEAT_TTL:
+    if abs(now - beat.beat_at) > BEAT_TTL:
         return starting and now - beat.started_at < START_GRACE
     moved = max(beat.progressed_at, beat.started_at + (START_GRACE if starting else 0.0))
     return not ((beat.lag or 0) > 0 and now - moved > STALL)
@@ -102,7 +103,7 @@ def ready(beat: Beat | None, now: float) -> bool:
 
     Unknown lag counts as not far behind: what was loaded still serves.
     """
-    if beat is None or not live(beat, now) or now - beat.beat_at > BEAT_TTL:
+    if beat is None or not live(beat, now) or abs(now - beat.beat_at) > BEAT_TTL:
         return False
     return beat.phase == "running" and beat.ready and (beat.lag is None or beat.lag <= READY_LAG)
 

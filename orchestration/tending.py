@@ -166,8 +166,8 @@ def _unwell(look: Look, now: float) -> tuple[str, str]:
         age = now - (look.status.started_at or 0) / 1e9
         return ("mute", f"never sent a heartbeat in {age:.0f} s") if age > START_GRACE else ("", "")
     if not live(beat, now):
-        if now - beat.beat_at > BEAT_TTL:
-            return "silent", f"no heartbeat for {now - beat.beat_at:.0f} s"
+        if (age := abs(now - beat.beat_at)) > BEAT_TTL:
+            return "silent", f"no heartbeat for {age:.0f} s"
         still = now - max(beat.progressed_at, beat.started_at)
         return "stuck", f"its offset has not moved for {still:.0f} s with {beat.lag or 0:,} records waiting"
     late = overdue(beat, now)
@@ -182,6 +182,7 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
     Giving up is sticky: the window passing changes nothing. Only a healthy look does, and someone else caused that, or
     other code or another configuration to try.
     """
+    _forget_future(memory, now)
     if ailment is None:
         _note_health(memory, look, now)
         return False
@@ -213,6 +214,14 @@ def judge(memory: Memory, look: Look, ailment: Ailment | None, now: float) -> bo
         memory.vain += 1
     memory.mended, memory.suspected, memory.treated = False, "", ailment.kind
     return True
+
+
+def _forget_future(memory: Memory, now: float) -> None:
+    """Forget what was noted ahead of now: the clock was set back, and nothing must wait until it is there again."""
+    memory.redeployed = [at for at in memory.redeployed if at <= now]
+    memory.hung = [at for at in memory.hung if at <= now]
+    memory.since = None if memory.since is None else min(memory.since, now)
+    memory.healthy_since = None if memory.healthy_since is None else min(memory.healthy_since, now)
 
 
 def _note_health(memory: Memory, look: Look, now: float) -> None:

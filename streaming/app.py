@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 BEAT_S = 1.0
 IDLE_S = 0.2
 
+CLOCK_SET_S = 1.0
+"""Wall time that passes more, or less, than monotonic time between two beats: the clock was set, not steered."""
+
 
 @dataclass
 class Context:
@@ -151,6 +154,7 @@ class _Heart(threading.Thread):
         super().__init__(name="heartbeat", daemon=True)
         self._stage, self._context, self._beats = stage.name, context, Heartbeats(context.control)
         self.started = self.progressed = self.turned = time.time()
+        self._ahead, self._setting = time.time() - time.monotonic(), threading.Lock()
         self.pulse = Pulse()
         self.phase: Phase = "starting"
         self._stop = threading.Event()
@@ -160,6 +164,7 @@ class _Heart(threading.Thread):
             self.beat()
 
     def beat(self) -> None:
+        self._follow_clock()
         p, c = self.pulse, self._context
         self._beats.beat(
             Beat(
@@ -181,6 +186,7 @@ class _Heart(threading.Thread):
 
     def turn(self, pulse: Pulse) -> None:
         """Note that the loop has turned."""
+        self._follow_clock()
         self.turned = time.time()
         # Idle is progress too: the first record after a quiet hour must not look like an hour's stall.
         moved = (pulse.position, pulse.progress) != (self.pulse.position, self.pulse.progress)
@@ -190,8 +196,20 @@ class _Heart(threading.Thread):
 
     def end(self, phase: Phase) -> None:
         self._stop.set()
+        self._follow_clock()
         self.phase, self.turned = phase, time.time()
         self.beat()
+
+    def _follow_clock(self) -> None:
+        """Move what was noted along when the machine's clock is set: how long ago it was has not changed."""
+        with self._setting:
+            ahead = time.time() - time.monotonic()
+            step = ahead - self._ahead
+            if abs(step) > CLOCK_SET_S:
+                self.started, self.progressed, self.turned = (
+                    at + step for at in (self.started, self.progressed, self.turned)
+                )
+            self._ahead = ahead
 
 
 def run(stage: Stage, context: Context) -> None:

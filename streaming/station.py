@@ -27,7 +27,7 @@ class Station:
     published_n : examples that the newest version has learned
     published_at : when that was published, by the clock that never steps back, seconds
     published_utc : the same, unix seconds
-    waits_since : when the oldest example was learned that is in no version yet, unix seconds; None when all are
+    waits_since : when the oldest example was learned that is in no version yet, monotonic seconds; None when all are
     """
 
     line: Line

@@ -233,11 +233,14 @@ class Trainer:
         """Return by when the oldest example in no version should be in one, unix seconds; see ``domain.health``."""
         every = self._project.publish.every_s
         waiting = [s.waits_since for s in self._stations.values() if s.waits_since is not None]
-        return min(waiting) + every if every and waiting else None
+        if not every or not waiting:
+            return None
+        clock = self._context.clock
+        return clock.time_ns() / NANOS_PER_SECOND + min(waiting) + every - clock.monotonic()
 
     def _is_due(self, station: Station) -> bool:
         every = self._project.publish.every_s
-        now = self._context.clock.time_ns() / NANOS_PER_SECOND
+        now = self._context.clock.monotonic()
         return bool(every) and station.waits_since is not None and now >= station.waits_since + every
 
     def _hold_leases(self) -> None:
@@ -268,7 +271,7 @@ class Trainer:
         tape = merge(station.vectors.take(until), station.examples.take(until))
         line.advance(tape, until)
         if station.waits_since is None and line.n_learned > station.published_n:
-            station.waits_since = self._context.clock.time_ns() / NANOS_PER_SECOND
+            station.waits_since = self._context.clock.monotonic()
         station.probes = np.concatenate([station.probes, tape.x[tape.asks]])[-PROBES:]
         if line.n_learned - station.published_n >= due:
             self._publish(partition, station)

@@ -235,3 +235,31 @@ def test_no_history_of_looks_makes_more_redeployments_than_are_allowed(names):
         lately = [t for t in times if at - WINDOW_S < t <= at]
         steady = any(names[k : k + int(STEADY_S / 5) + 1].count("well") > STEADY_S / 5 for k in range(len(names)))
         assert len(lately) <= MOST_MENDED or steady
+
+
+@pytest.mark.parametrize("hour", [3_600.0, -3_600.0])
+def test_a_clock_that_is_set_by_an_hour_redeploys_nothing_that_beats(hour):
+    memory = Memory()
+    for second in range(0, 60, 5):
+        now = NOW + hour + second
+        # The look that comes before the next beat sees one of another time.
+        at = NOW if second == 0 else now
+        look = with_beat(beat_at=at, progressed_at=at, started_at=at - 500)
+        assert not judge(memory, look, ailment_of(look, TODAY, now, may_end=False, refused=False), now)
+
+
+def test_a_clock_that_is_set_back_hides_no_service_that_stopped_beating():
+    now = NOW - 3_600
+    assert ailment_of(RUNNING, TODAY, now, may_end=False, refused=False).kind == "silent"
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_clock_that_is_set_back_delays_no_redeployment_by_an_hour(outside):
+    dead = dataclasses.replace(DEAD, status=dataclasses.replace(DEAD.status, detail="disk full")) if outside else DEAD
+    memory, tried = Memory(), []
+    for now in (NOW, *(NOW - 3_600 + 5 * look for look in range(24))):
+        ailment = ailment_of(dead, TODAY, now, may_end=False, refused=False)
+        if judge(memory, dead, ailment, now):
+            tried.append(now)
+    assert tried[0] == NOW
+    assert tried[1] <= NOW - 3_600 + max(PAUSES_S)

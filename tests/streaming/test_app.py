@@ -141,3 +141,21 @@ def test_progress_is_a_moved_offset_or_work_done_or_nothing_to_do(context, pulse
     heart.progressed = 0.0
     heart.turn(pulse)
     assert (heart.progressed > 0.0) is moves
+
+
+@pytest.mark.parametrize("hour", [3_600, -3_600])
+def test_when_the_clock_is_set_a_beat_tells_the_same_ages_as_before(context, monkeypatch, hour):
+    heart = _Heart(Counting(), context)
+    heart.turn(Pulse(position={"t/0": 1}, progress=1, lag=7))
+    heart.progressed -= 20.0
+    heart.started -= 100.0
+    wall = time.time
+    monkeypatch.setattr("streaming.app.time.time", lambda: wall() + hour)
+    heart.turn(Pulse(position={"t/0": 1}, progress=1, lag=7))
+    while not beats(context):
+        heart.beat()
+    now = wall() + hour
+    (beat,) = beats(context)
+    assert 0.0 <= now - beat.beat_at < 15.0
+    assert 19.9 < now - beat.progressed_at < 35.0
+    assert 99.9 < now - beat.started_at < 115.0
