@@ -86,7 +86,7 @@ class Mill:
     def environment(self) -> dict[str, str]:
         """Return what a service under the supervisor gets, and nothing else."""
         kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
-        return kept | Deployment(self.places, self.project).environment("trainer")
+        return kept | Deployment(self.places, self.project).environment()
 
     def start(self, service: str, **options: object) -> subprocess.Popen[str]:
         """Start a service as a process."""

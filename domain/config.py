@@ -5,6 +5,7 @@ Reading ``tidemill.toml`` and the environment is the entry points' business (``o
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from domain.addresses import Brokers, ControlUrl, Port, PostgresqlUrl
 from domain.doors import AccessToken, Address, Network, Networks, Origin, parse_networks
 from domain.events import NANOS_PER_DAY, NANOS_PER_SECOND
-from domain.fields import Duration, Frozen, InstrumentId, ModelKey, Number, TopicPrefix, Whole, duration_text, shown
+from domain.fields import Duration, Frozen, InstrumentId, ModelKey, Number, TopicPrefix, Whole, duration_text
 from domain.lines import BASELINES, FROZEN
 from domain.market import CCXT, Market, OwnMarket
 
@@ -214,10 +215,10 @@ class Places(Frozen):
     @classmethod
     def _is_plain(cls, settings: object) -> object:
         if not isinstance(settings, dict):
-            raise ValueError(f"{shown(settings)} is not an object; write such as {_KAFKA}")  # noqa: TRY004 - pydantic takes no other
+            raise ValueError(f"is not an object; write such as {_KAFKA}")  # noqa: TRY004 - pydantic takes no other
         for name, value in settings.items():
             if not isinstance(value, str | int | float):
-                what = f"{name!r} has the value {shown(value)}, not a text or a number"
+                what = f"the value of {name!r} is not a text or a number"  # which may be a password
                 raise ValueError(f"{what}; write such as {_KAFKA}")  # noqa: TRY004 - likewise
         return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
 
@@ -239,6 +240,31 @@ class Places(Frozen):
                         "give each service a port of its own"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _is_closed(self) -> Places:
+        """Refuse to publish Dagster's pages to all who reach the machine: they run jobs."""
+        beyond = not ipaddress.ip_address(self.dagster_host).is_loopback
+        if beyond and not (self.dagster_token or (self.dagster_public and self.dagster_proxy)):
+            raise ValueError(
+                f"TIDEMILL_DAGSTER_HOST is {self.dagster_host}: any program that reaches it could run jobs; set "
+                "TIDEMILL_DAGSTER_TOKEN, or TIDEMILL_DAGSTER_PUBLIC and TIDEMILL_DAGSTER_PROXY where a proxy of yours "
+                "asks who people are"
+            )
+        return self
+
+    @property
+    def dagster_at(self) -> str:
+        """The address at which this machine reaches Dagster's pages: loopback when they are served on every network."""
+        address = ipaddress.ip_address(self.dagster_host)
+        everywhere = {4: "127.0.0.1", 6: "::1"}[address.version]
+        return everywhere if address.is_unspecified else str(address)
+
+    @property
+    def dagster_pages(self) -> str:
+        """The address of Dagster's pages, as a browser on this machine takes it."""
+        host = f"[{self.dagster_at}]" if ":" in self.dagster_at else self.dagster_at
+        return f"http://{host}:{self.dagster_port}"
 
     @property
     def dagster_proxies(self) -> tuple[Network, ...]:

@@ -17,6 +17,7 @@ import dagster as dg
 
 from domain.errors import TidemillError
 from domain.stores import STORES
+from orchestration.instance import lend_url
 from orchestration.pulse import BEAT_S, pulse
 from orchestration.settings import read_places
 from orchestration.wholeness import refuse_losses
@@ -100,7 +101,9 @@ def _beat(signs: Signs) -> None:
 def main() -> None:
     """Run the daemon until SIGTERM or SIGINT, unless its home has lost a store."""
     try:
-        refuse_losses(read_places(), tuple(store for store in STORES if store != "topics"))
+        places = read_places()
+        lend_url(places)
+        refuse_losses(places, tuple(store for store in STORES if store != "topics"))
     except TidemillError as error:
         sys.exit(f"tidemill: {error}")
     (program,) = entry_points(group="console_scripts", name="dagster-daemon")

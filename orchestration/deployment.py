@@ -73,7 +73,7 @@ class Deployment:
     def start(self, name: str) -> Status:
         """Start a service unless it runs with this very specification."""
         return self._supervisor_of(name).start(
-            name, self.argv(name), env=self.environment(name), cwd=Path.cwd(), meta=self.fingerprint(name)
+            name, self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint(name)
         )
 
     def redeploy(self, name: str) -> Status:
@@ -81,7 +81,7 @@ class Deployment:
         if self.supervisor.spec(name) is None:
             return self.start(name)
         return self._supervisor_of(name).restart(
-            name, argv=self.argv(name), env=self.environment(name), cwd=Path.cwd(), meta=self.fingerprint(name)
+            name, argv=self.argv(name), env=self.environment(), cwd=Path.cwd(), meta=self.fingerprint(name)
         )
 
     def rehearse(self, name: str) -> str:
@@ -89,7 +89,7 @@ class Deployment:
         try:
             done = subprocess.run(  # noqa: S603 - our own command
                 [*self.argv(name), "--rehearse"],
-                env={**inherited(), **self.environment(name)},
+                env={**inherited(), **self.environment()},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=REHEARSAL_S,
@@ -100,18 +100,16 @@ class Deployment:
         said = (done.stdout + done.stderr).decode(errors="replace").strip()
         return "" if done.returncode == 0 else said or f"exit code {done.returncode}"
 
-    def environment(self, name: str) -> dict[str, str]:
-        """Return the environment that tells a service where things are: the fields of ``Places`` that are not secret.
+    def environment(self) -> dict[str, str]:
+        """Return the environment that tells services where things are: the fields of ``Places`` that are not secret.
 
-        Secrets stand in files. Dagster alone gets the URL of its own storage: its processes read it from there.
+        Secrets stand in files; a service reads there what it needs.
         """
         market = "" if Opening.path(self.places).exists() else self.places.market  # a settled home says it itself
         places = self.places.model_copy(
             update={"home": self.places.home.absolute(), "config": self.places.config.absolute(), "market": market}
         )
         values = places.model_dump(mode="json", exclude=set(SECRETS))
-        if name in DAGSTER and places.dagster_url:
-            values["dagster_url"] = places.dagster_url
         told = {f"TIDEMILL_{field.upper()}": str(value) for field, value in values.items()}
         return {
             **told, DIRECTORY: str(keep_secrets(places)), SUPERVISED: "1",

@@ -119,9 +119,10 @@ def _ports(places: Places, deployment: Deployment) -> Iterator[Finding]:
         ports["exchange"] = places.exchange_port
     for name, port in ports.items():
         ours = deployment.supervisor.status(name).phase in {"running", "frozen"}
-        with socket.socket() as probe:
+        at = places.dagster_at if name == "dagster-webserver" else "127.0.0.1"
+        with socket.socket(socket.AF_INET6 if ":" in at else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken = probe.connect_ex(("127.0.0.1", port)) == 0
+            taken = probe.connect_ex((at, port)) == 0
         words = "our own is running" if ours else ("taken by another program" if taken else "free")
         yield Finding(f"port {port}", ours or not taken, f"{name}: {words}")
 

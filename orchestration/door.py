@@ -91,6 +91,7 @@ class Rules:
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in self._origins(scope):
             raise Refused(403, f"pages of {origin!r:.100} may not use this server")
+        _check_fetch(headers)
         if scope["type"] == "http":
             self._check_method(scope, headers)
 
@@ -204,6 +205,14 @@ class Door:
             refused=self._unlogged,
         )  # fmt: skip
         self._logged, self._unlogged = now, 0
+
+
+def _check_fetch(headers: dict[str, str]) -> None:
+    """Refuse what another site's page asked for, where the browser says so; a person may follow a link here."""
+    site = headers.get("sec-fetch-site", "none")
+    follows = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    if site not in {"none", "same-origin"} and not follows:
+        raise Refused(403, "pages of another site may not use this server")
 
 
 def same(shown: str, wanted: str) -> bool:

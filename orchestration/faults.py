@@ -219,7 +219,7 @@ def _command(deployment: Deployment, name: str, more: Mapping[str, str]) -> subp
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own command
             deployment.argv(name),
-            env={**os.environ, **deployment.environment(name), **more},
+            env={**os.environ, **deployment.environment(), **more},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

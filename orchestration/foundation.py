@@ -29,8 +29,8 @@ def faults_of(places: Places, statuses: Mapping[str, Status]) -> dict[str, str]:
     """
     questions: dict[str, Callable[[], str]] = {
         "broker": lambda: _broker(places),
-        "exchange": lambda: _http("the exchange in a box", places.exchange_port, "/"),
-        "dagster-webserver": lambda: _http("Dagster's web server", places.dagster_port, "/server_info"),
+        "exchange": lambda: _http("the exchange in a box", f"http://127.0.0.1:{places.exchange_port}/"),
+        "dagster-webserver": lambda: _http("Dagster's web server", f"{places.dagster_pages}/server_info"),
         "dagster-daemon": lambda: _daemon(places, statuses["dagster-daemon"]),
     }
     running = {name for name, status in statuses.items() if status.phase == "running"}
@@ -52,15 +52,15 @@ def _broker(places: Places) -> str:
     return ""
 
 
-def _http(what: str, port: int, path: str) -> str:
+def _http(what: str, address: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ANSWERS_S):
+        with urllib.request.urlopen(address, timeout=ANSWERS_S):  # noqa: S310 - http, of ours
             return ""
     except urllib.error.HTTPError:
         return ""  # an answer all the same
     except OSError as error:
         why = getattr(error, "reason", error)
-        return f"{what} does not answer at port {port} ({why}); its shim ends it when that lasts, see 'tidemill logs'"
+        return f"{what} does not answer at {address} ({why}); its shim ends it when that lasts, see 'tidemill logs'"
 
 
 def _daemon(places: Places, status: Status) -> str:

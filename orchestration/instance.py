@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domain.addresses import with_driver
+from domain.config import Places
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance  # seconds of imports
@@ -49,6 +50,12 @@ def prepare_instance(home: Path, url: str = "") -> Path:
     if anew if url else not (directory / "schedules" / "schedules.db").exists():
         _make_storage(directory, url)
     return directory
+
+
+def lend_url(places: Places) -> None:
+    """Put the URL of Dagster's storage where it reads it: the environment of its own processes, and of no other."""
+    if places.dagster_url:
+        os.environ["TIDEMILL_DAGSTER_URL"] = places.dagster_url
 
 
 def turn_on(directory: Path, url: str = "") -> list[str]:

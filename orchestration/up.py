@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import sys
@@ -71,7 +72,7 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
     began = time.monotonic()
     for name in deployment.foundation:
         deployment.start(name)
-    where = f"Dagster http://127.0.0.1:{places.dagster_port}   predictions http://127.0.0.1:{places.serving_port}/predictions"
+    where = f"Dagster {places.dagster_pages}   predictions http://127.0.0.1:{places.serving_port}/predictions"
     print(f"started; {where}", flush=True)  # noqa: T201 - the command's answer
     if wait_s:
         served = _wait(deployment, wait_s)
@@ -103,11 +104,17 @@ def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
             continue
         if name not in {*deployment.foundation, *SERVICES}:
             continue
-        with socket.socket() as probe:
+        host = places.dagster_host if name == "dagster-webserver" else "127.0.0.1"
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise UsageError(
+                        f"TIDEMILL_DAGSTER_HOST: {host} is not an address of this machine; write one of its own, or "
+                        "0.0.0.0 for all"
+                    ) from error
                 taken.append(f"port {port} ({name}) is taken by another program or another home; set {variable}")
     if taken:
         raise UsageError("; ".join(taken))
@@ -167,7 +174,5 @@ def _served(deployment: Deployment, until: float, rows: list[Row]) -> list[dict[
     except (urllib.error.URLError, OSError, ValueError):
         pass
     if time.monotonic() > until:
-        raise BadState(
-            f"no prediction in time; look at http://127.0.0.1:{deployment.places.dagster_port}/runs and 'tidemill logs'"
-        )
+        raise BadState(f"no prediction in time; look at {deployment.places.dagster_pages}/runs and 'tidemill logs'")
     return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import uvicorn
 from domain.config import Places
 from domain.errors import TidemillError, UsageError
 from orchestration.door import App, Door, Rules
+from orchestration.instance import lend_url
 from orchestration.processes import descendants
 from orchestration.pulse import BEAT_S, pulse
 from orchestration.settings import read_places
@@ -23,33 +23,13 @@ DEFINITIONS = "orchestration.definitions"
 
 
 def rules_of(places: Places) -> Rules:
-    """Return who may enter Dagster's pages.
-
-    Raises
-    ------
-    UsageError
-        When they are served beyond this machine without a token or a named proxy.
-    """
-    beyond = not ipaddress.ip_address(places.dagster_host).is_loopback
-    behind_proxy = bool(places.dagster_public and places.dagster_proxy)
-    if beyond and not (places.dagster_token or behind_proxy):
-        raise UsageError(
-            f"TIDEMILL_DAGSTER_HOST is {places.dagster_host}: whoever reaches it could run jobs; set "
-            "TIDEMILL_DAGSTER_TOKEN, or TIDEMILL_DAGSTER_PUBLIC and TIDEMILL_DAGSTER_PROXY where a proxy of yours asks "
-            "who people are"
-        )
+    """Return who may enter Dagster's pages; ``Places`` sees to it that they are not open beyond this machine."""
     return Rules(places.dagster_port, places.dagster_public, places.dagster_proxies, places.dagster_token)
 
 
 def serve(places: Places) -> None:
-    """Serve Dagster's pages and GraphQL until SIGTERM or SIGINT.
-
-    Raises
-    ------
-    UsageError
-        As ``rules_of``.
-    """
-    rules = rules_of(places)
+    """Serve Dagster's pages and GraphQL until SIGTERM or SIGINT."""
+    lend_url(places)
     from dagster import DagsterInstance
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import ModuleTarget
@@ -65,7 +45,7 @@ def serve(places: Places) -> None:
         with WorkspaceProcessContext(instance, version=__version__, workspace_load_target=target) as context:
             app: App = create_app_from_workspace_process_context(context)
             config = uvicorn.Config(
-                Door(app, rules), host=places.dagster_host, port=places.dagster_port, log_level="warning",
+                Door(app, rules_of(places)), host=places.dagster_host, port=places.dagster_port, log_level="warning",
                 server_header=False, proxy_headers=False, timeout_graceful_shutdown=3,
             )  # fmt: skip
             _Server(config).run()

@@ -111,6 +111,19 @@ def test_a_page_of_another_origin_is_refused(port):
         assert answer.status_code == 403, (origin, answer.text)
 
 
+def test_what_a_browser_says_another_site_asked_for_is_refused_but_a_link_may_be_followed(port):
+    for site in ("cross-site", "same-site"):  # such as a page of another port of this machine
+        for path in ("/logs/x/y/stdout", "/download_debug/x", "/"):
+            image = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+            assert httpx.get(url(port, path), headers=image).status_code == 403, (site, path)
+        frame = {"sec-fetch-site": site, "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}
+        assert httpx.get(url(port, "/"), headers=frame).status_code == 403
+        link = {"sec-fetch-site": site, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+        assert httpx.get(url(port, "/runs"), headers=link).status_code == 200
+    ours = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
+    assert httpx.post(url(port), json=ASK, headers=ours).status_code == 200
+
+
 def test_a_websocket_from_another_page_is_not_opened(port):
     address = f"ws://127.0.0.1:{port}/graphql"
     with connect(address, subprotocols=["graphql-ws"], origin=f"http://127.0.0.1:{port}") as ours:

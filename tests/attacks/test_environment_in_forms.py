@@ -22,6 +22,15 @@ LAUNCH = """mutation($form: RunConfigData!) { launchRun(executionParams: {
   ... on RunConfigValidationInvalid { errors { message } } ... on PythonError { message } } }"""
 LOOK = """query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
   ... on MessageEvent { message eventType } } } } runOrError(runId: $id) { ... on Run { status } } }"""
+LOOKED_AT = """query($form: RunConfigData!) {
+  isPipelineConfigValid(pipeline: PIPELINE, mode: "default", runConfigData: $form) { __typename
+    ... on RunConfigValidationInvalid { errors { message reason } } ... on PythonError { message stack } }
+  executionPlanOrError(pipeline: PIPELINE, mode: "default", runConfigData: $form) { __typename
+    ... on ExecutionPlan { steps { key } } ... on RunConfigValidationInvalid { errors { message reason } }
+    ... on PythonError { message stack } } }""".replace(
+    "PIPELINE",
+    '{repositoryLocationName: "orchestration.definitions", repositoryName: "__repository__", pipelineName: "rollback"}',
+)
 FORMS = {
     "a reason": {"ops": {"hold_version": {"config": {"version": 1, "reason": {"env": "TIDEMILL_KAFKA"}}}}},
     "a number": {"ops": {"hold_version": {"config": {"version": {"env": "TIDEMILL_KAFKA"}}}}},
@@ -71,6 +80,13 @@ def test_a_form_that_asks_for_a_variable_ends_red_and_its_value_is_nowhere(port,
     assert CANARY not in str(launched)
     holding = [path for path in home.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
     assert holding == []
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_looking_at_a_form_shows_no_value_either(port, form):
+    looked = ask(port, LOOKED_AT, form=form)
+    assert set(looked) == {"isPipelineConfigValid", "executionPlanOrError"}
+    assert CANARY not in str(looked)
 
 
 def test_a_run_that_was_launched_another_way_is_refused_before_its_first_step(tmp_path):

@@ -146,7 +146,7 @@ def test_a_frozen_web_server_does_not_answer_and_any_answer_will_do(mill, monkey
             assert foundation.faults_of(places, running(name)) == {}, "not found is an answer"
             frozen(server.pid)
             monkeypatch.setattr(foundation, "ANSWERS_S", 1.0)
-            assert "does not answer at port" in foundation.faults_of(places, running(name))[name]
+            assert "does not answer at http://127.0.0.1:" in foundation.faults_of(places, running(name))[name]
             assert foundation.faults_of(places, {name: Status(name, "stopped")}) == {}
         finally:
             server.kill()

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import logging
+import os
 import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from domain.config import Places
 from domain.errors import Unavailable, UsageError
 from orchestration import doctor
 from orchestration.deployment import Deployment
-from orchestration.instance import prepare_instance
+from orchestration.instance import lend_url, prepare_instance
 from tests.instances import STORAGES, instance_at
 from tests.mills import mill_at
 from tests.postgresql import PASSWORD, USER
@@ -130,12 +131,15 @@ def test_a_password_is_left_in_the_environment(tmp_path, postgres):
     assert "storage:" not in (prepare_instance(tmp_path) / "dagster.yaml").read_text(), "and SQLite comes back"
 
 
-def test_dagster_alone_is_told_the_url_with_the_driver_that_is_installed(tmp_path):
+def test_the_url_of_dagster_s_storage_is_in_the_environment_of_its_own_processes_alone(tmp_path, monkeypatch):
     mill = mill_at(tmp_path)
     places = Places(home=tmp_path, dagster_url="postgresql://mill@db/dagster")
     deployment = Deployment(places, mill.project)
-    assert deployment.environment("dagster-daemon")["TIDEMILL_DAGSTER_URL"] == "postgresql+psycopg2://mill@db/dagster"
-    assert "TIDEMILL_DAGSTER_URL" not in deployment.environment("trainer")
+    assert "TIDEMILL_DAGSTER_URL" not in deployment.environment(), "specifications on disk hold it"
+    assert (tmp_path / "secrets" / "tidemill_dagster_url").read_text() == "postgresql+psycopg2://mill@db/dagster"
+    monkeypatch.setenv("TIDEMILL_DAGSTER_URL", "")
+    lend_url(places)
+    assert os.environ["TIDEMILL_DAGSTER_URL"] == "postgresql+psycopg2://mill@db/dagster"
 
 
 def test_a_server_out_of_reach_is_one_line_without_its_password_and_nothing_is_written(tmp_path):

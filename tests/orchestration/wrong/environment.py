@@ -90,13 +90,34 @@ BROKERS = [
     ("TIDEMILL_KAFKA={'security.protocol': 'ssl'}", "TIDEMILL_KAFKA: is not JSON", OBJECT),
     ('TIDEMILL_KAFKA={"security.protocol": "ssl"', "TIDEMILL_KAFKA: is not JSON", OBJECT),
     ("TIDEMILL_KAFKA=" + "[" * 100_000, "TIDEMILL_KAFKA: is not JSON", OBJECT),
-    ("TIDEMILL_KAFKA=[]", "TIDEMILL_KAFKA: [] is not an object", "write such as"),
-    ("TIDEMILL_KAFKA=5", "TIDEMILL_KAFKA: 5 is not an object", "write such as"),
-    ('TIDEMILL_KAFKA="ssl"', "TIDEMILL_KAFKA: 'ssl' is not an object", "write such as"),
-    ("TIDEMILL_KAFKA=null", "TIDEMILL_KAFKA: None is not an object", "write such as"),
-    ('TIDEMILL_KAFKA={"security": {"protocol": "ssl"}}', "TIDEMILL_KAFKA: 'security'", "not a text or a number; write"),
-    ('TIDEMILL_KAFKA={"ssl.ca.location": ["a"]}', "TIDEMILL_KAFKA: 'ssl.ca.location'", "not a text or a number; write"),
-    ('TIDEMILL_KAFKA={"client.id": null}', "TIDEMILL_KAFKA: 'client.id'", "not a text or a number; write"),
+    ("TIDEMILL_KAFKA=[]", "TIDEMILL_KAFKA: is not an object", "write such as"),
+    ("TIDEMILL_KAFKA=5", "TIDEMILL_KAFKA: is not an object", "write such as"),
+    ('TIDEMILL_KAFKA="ssl"', "TIDEMILL_KAFKA: is not an object", "write such as"),
+    ("TIDEMILL_KAFKA=null", "TIDEMILL_KAFKA: is not an object", "write such as"),
+    (
+        'TIDEMILL_KAFKA={"security": {"protocol": "ssl"}}',
+        "TIDEMILL_KAFKA: the value of 'security'",
+        "not a text or a number; write",
+    ),
+    (
+        'TIDEMILL_KAFKA={"ssl.ca.location": ["a"]}',
+        "TIDEMILL_KAFKA: the value of 'ssl.ca.location'",
+        "not a text or a number; write",
+    ),
+    ('TIDEMILL_KAFKA={"client.id": null}', "TIDEMILL_KAFKA: the value of 'client.id'", "not a text or a number; write"),
+]
+
+DOOR = [
+    ("TIDEMILL_DAGSTER_HOST=0.0.0.0", "TIDEMILL_DAGSTER_HOST is 0.0.0.0", "set TIDEMILL_DAGSTER_TOKEN"),
+    (
+        "TIDEMILL_DAGSTER_HOST=::;TIDEMILL_DAGSTER_PUBLIC=https://mill.example",
+        "TIDEMILL_DAGSTER_HOST is ::",
+        "DAGSTER_PROXY",
+    ),
+    ("TIDEMILL_DAGSTER_HOST=example", "TIDEMILL_DAGSTER_HOST: 'example' is not an IP address", "write 127.0.0.1"),
+    ("TIDEMILL_DAGSTER_TOKEN=short", "TIDEMILL_DAGSTER_TOKEN: a token has at least 32", "openssl rand -hex 32"),
+    ("TIDEMILL_DAGSTER_PUBLIC=mill.example/path", "'mill.example/path' is not an origin", "write scheme and host"),
+    ("TIDEMILL_DAGSTER_PROXY=10.0.0", "'10.0.0' is not an address or network", "write such as 10.0.0.5"),
 ]
 
 OTHERS = [
@@ -142,7 +163,7 @@ OTHERS = [
     ("TIDEMILL_CONFIG=/dev/null/tidemill.toml", "/dev/null/tidemill.toml", "set TIDEMILL_CONFIG"),
 ]
 
-STATIC = {"ports": PORTS, "database URLs": URLS, "Kafka": BROKERS, "other variables": OTHERS}
+STATIC = {"ports": PORTS, "database URLs": URLS, "Kafka": BROKERS, "Dagster's pages": DOOR, "other variables": OTHERS}
 """What reading the environment shows, in any command."""
 
 TRIED = [
