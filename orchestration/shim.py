@@ -124,6 +124,7 @@ class Shim:
             self.ended = self.vitals.failing()
             if self.ended:
                 self.signal_group(signal.SIGKILL)
+                self.enter("restarting")  # while it dies it is not stopped any more
         if self.recorded() != self.state:
             self.enter(self.phase)
         if not self.asked and self.at_home():

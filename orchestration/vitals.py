@@ -19,8 +19,8 @@ PULSE = "TIDEMILL_PULSE"
 START_S = 120.0
 """A process may take so long to its first pulse: imports from a cold disk, on a busy machine."""
 
-FROZEN_S = 10.0
-"""For a specification that does not say how long a process may be stopped."""
+FROZEN_S = 5.0
+"""How long a process may be stopped where its specification does not say: its neighbours wait for ten seconds."""
 
 GAP_S = 4.0
 """What the time between two looks counts as at most."""
