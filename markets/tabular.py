@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import os
 import re
 from collections.abc import Iterator
 from itertools import accumulate
@@ -259,7 +260,8 @@ def _demand_flat(file: pq.ParquetFile, path: Path, columns: list[str]) -> None:
 
 
 def _corrupt(path: Path, error: Exception) -> FileRefused:
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+    short = getattr(error, "errno", None) == errno.ENOMEM or os.strerror(errno.ENOMEM) in str(error)  # Arrow's has none
+    if isinstance(error, MemoryError) or short:
         raise MemoryError from error  # which says nothing of the file
     return refused("corrupt", path, None, f"is not a readable Parquet file ({one_line(error)})",
                    "download or write it again")  # fmt: skip

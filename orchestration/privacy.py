@@ -49,7 +49,9 @@ def keep_private(home: Path) -> None:
 
 
 def _below(home: Path) -> list[Path]:
-    return [Path(top, name) for top, folders, files in os.walk(home) for name in (*folders, *files)]
+    """Return all that is in a home but its key: one that others could read is refused, for they may know it."""
+    found = [Path(top, name) for top, folders, files in os.walk(home) for name in (*folders, *files)]
+    return [path for path in found if path != home / "model.key"]
 
 
 def _close(path: Path) -> bool:

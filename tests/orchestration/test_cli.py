@@ -206,7 +206,7 @@ def test_status_names_every_version_that_was_refused_with_the_reason(tmp_path):
 @pytest.mark.parametrize("service", ["trainer", "predictor"])
 def test_a_key_that_others_can_read_is_one_line_and_exit_code_2(tmp_path, service):
     home = tmp_path / "home"
-    home.mkdir()
+    home.mkdir(mode=0o700)
     (home / "model.key").write_text("0123456789" * 7)
     (home / "model.key").chmod(0o644)
     done = tidemill("run", service, TIDEMILL_HOME=str(home))
