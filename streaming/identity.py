@@ -10,7 +10,7 @@ from pathlib import Path
 from domain import topics
 from domain.config import Places
 from domain.errors import BadState
-from streaming.devbroker.topics import Topic
+from streaming.devbroker.topic import Topic
 from streaming.kafka import Kafka, at_broker
 from streaming.topics import create_topics, names_at_broker
 from warehouse.identity import Identity, alone, identity_of, write

@@ -12,7 +12,7 @@ from streaming.devbroker.broker import NODE, Ask, Broker
 from streaming.devbroker.refusals import Refusal
 from streaming.devbroker.requests import Request
 from streaming.devbroker.settings import SETTINGS
-from streaming.devbroker.topics import Topic
+from streaming.devbroker.topic import Topic
 from streaming.devbroker.wire import Fields
 
 _NAMELESS_SINCE = 12

@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from kio.schema.errors import ErrorCode
@@ -19,6 +19,7 @@ from streaming.devbroker.limits import MAX_PARTITIONS_IN_ALL
 from streaming.devbroker.log import Fsync, PartitionLog
 from streaming.devbroker.refusals import Refusal
 from streaming.devbroker.settings import checked, log_settings
+from streaming.devbroker.topic import Topic
 
 MAX_PARTITIONS = 1000
 """Of one topic: each has an open file, and a laptop has few thousands of those."""
@@ -27,32 +28,6 @@ PRODUCER_IDS_RESERVED = 1000
 """Producer ids put on disk ahead of use, so that one is never given out twice, and rarely costs a write."""
 
 _NAME = re.compile(r"^(?!\.\.?$)[a-zA-Z0-9._-]{1,249}$")
-
-
-@dataclass(frozen=True)
-class Topic:
-    """What a topic is.
-
-    Attributes
-    ----------
-    id : a topic deleted and made again under its name has another
-    settings : those chosen; the others have their defaults
-    """
-
-    name: str
-    id: str
-    partitions: int
-    settings: Mapping[str, str]
-
-    @property
-    def uuid(self) -> uuid.UUID:
-        """The identity as the protocol has it."""
-        return uuid.UUID(self.id)
-
-    @property
-    def directory(self) -> str:
-        """The name of its directory: for people the name, for the broker the id."""
-        return f"{self.name[:200]}.{self.uuid.hex}"
 
 
 class Topics:
