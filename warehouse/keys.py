@@ -83,10 +83,18 @@ def try_key(places: Places) -> str:
     UsageError
         As :func:`configured_key`.
     """
-    if not places.model_key and not os.path.lexists(key_path(places)):
+    path = key_path(places)
+    if not places.model_key and not os.path.lexists(path):
         return "none yet"
+    if not places.model_key and path.is_file() and not path.stat().st_size and _is_founded(places):
+        return "lost"  # what it signed, and what to do, is told where the home's stores are judged
     configured_key(places)
     return _origin(places)
+
+
+def _is_founded(places: Places) -> bool:
+    identity = identity_of(places.home)
+    return identity is not None and identity.mark("key") is not None
 
 
 def _make(path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_home_with_data_and_no_word_of_its_market_is_opened_by_nobody(home):
         (
             '"BTC-USD", "ETH-USD"',
             '"ETH-USD", "BTC-USD"',
-            r"holds simulated:BTC-USD, simulated:ETH-USD: append",
+            r"holds simulated:BTC-USD, simulated:ETH-USD; append",
         ),
         ('"BTC-USD", "ETH-USD"', '"BTC-USD"', r"append to these, or set TIDEMILL_HOME"),
     ],
@@ -172,10 +172,10 @@ def test_a_damaged_opening_stops_everything(home):
 
 
 def test_an_unknown_market_is_refused_by_name(home):
-    with pytest.raises(
-        UsageError, match=r"market\.source: 'mtgox' is no market; write auto, binance, .* or ccxt:EXCHANGE"
-    ):
-        read_project(home("auto", market="mtgox"))
+    with pytest.raises(ValueError, match=r"'mtgox' is not a market; write auto, binance, .* or ccxt:EXCHANGE"):
+        home("auto", market="mtgox")
+    with pytest.raises(UsageError, match=r"'mtgox' is not a market; write auto, binance, .* or ccxt:EXCHANGE"):
+        read_project(home("mtgox"))
 
 
 @pytest.mark.parametrize(
