@@ -77,7 +77,7 @@ class Rules:
     token: str = field(default="", repr=False)
 
     def check(self, scope: Message) -> None:
-        """Return when a request may enter, whoever sent it.
+        """Return when a request may enter, before its token is looked at.
 
         Raises
         ------
@@ -221,7 +221,7 @@ def same(shown: str, wanted: str) -> bool:
 
 
 def _headers(scope: Message) -> dict[str, str]:
-    """Return the headers by name; one that comes twice counts as both, and so is no value of ours."""
+    """Return the headers by name; one that comes twice is joined, and so matches none of ours."""
     found: dict[str, str] = {}
     for raw, value in scope["headers"]:
         name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
