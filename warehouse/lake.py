@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from domain.config import Places
-from domain.errors import Unavailable, UsageError
+from domain.errors import Unavailable
 from warehouse import schema
 from warehouse.connection import Mode, connect, patiently
 from warehouse.files import exclusive
@@ -54,13 +54,7 @@ class Lake:
             When it must exist or be migrated first, or cannot be reached.
         BadState
             When its tables are not those of this release, or the lake that the home had is lost.
-        UsageError
-            When another catalog than SQLite below home is configured.
         """
-        if places.lake_catalog:
-            raise UsageError(
-                "TIDEMILL_LAKE_CATALOG: only the SQLite catalog below TIDEMILL_HOME is supported; unset it"
-            )
         root = places.lake
         demand(places, "lake")
         if not catalog_of(root).exists():

@@ -106,7 +106,7 @@ def test_an_evaluation_says_something_of_everything(served, instance):
     tended = {name for name in said if name.endswith("/tended")}
     assert len(tended) == len(SERVICES)
     assert not any(said.pop(name).passed for name in tended), "no service was deployed here"
-    assert len(said) == 14
+    assert len(said) == 17
     silent = {name for name, one in said.items() if not one.passed and (one.description or "").startswith("not judged")}
     # Nothing streams here: no clock, no row that came from the stream, no service that counts.
     assert silent == {

@@ -98,7 +98,7 @@ def loop(path):
 
 
 def older(path):
-    path.write_bytes(next(file for file in path.parent.iterdir() if file != path).read_bytes())
+    path.write_bytes(next(file for file in path.parent.iterdir() if file.name.startswith("1-")).read_bytes())
 
 
 DAMAGES = [missing, torn, empty, flipped, header_flipped, directory, loop, older]

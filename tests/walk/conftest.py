@@ -1,5 +1,6 @@
 """What is walked through: a short market drawn into a file, or a whole Tidemill with a browser on its Dagster."""
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ import pytest
 
 from markets.drawn import draw_candles
 from orchestration.planned import Planned, as_toml, plan
+from orchestration.privacy import UMASK
 from tests.walk.screen import CHROMIUM, opened
 from tests.walk.up import Mill, gone
 
@@ -44,12 +46,14 @@ def with_publishing(made: Planned, examples: int) -> Planned:
 def mill(tmp_path_factory):
     """Start the one Tidemill of all tests that look at a whole one, and prove that `down` ends all of it."""
     made = Mill(tmp_path_factory.mktemp("up") / "home")
+    umask = os.umask(UMASK)  # of what the tests themselves write into the home
     try:
         up = made.run("up", "--wait", "420")
         assert up.returncode == 0, up.stderr + "\n" + made.run("logs", "-n", "5").stdout
         assert "first prediction" in up.stdout
         yield made
     finally:
+        os.umask(umask)
         made.run("down")
     assert gone(made.home), "tidemill down left a process behind"
 

@@ -10,6 +10,7 @@ import pytest
 
 from orchestration.deployment import FOUNDATION
 from orchestration.homes import Home
+from orchestration.processes import frozen, identity
 from orchestration.supervisor import Supervisor
 from tests.walk.up import wait_for
 
@@ -31,6 +32,12 @@ def healed(mill, supervisor, former):
     return look
 
 
+def runs(pid):
+    """Whether a process is neither stopped nor gone: a signal to one with many threads takes its moment."""
+    who = identity(pid)
+    return who is not None and not frozen(who)
+
+
 @pytest.fixture
 def supervisor(mill):
     it = Supervisor(mill.home / "services")
@@ -45,6 +52,7 @@ def test_a_frozen_foundation_is_never_called_running_and_is_replaced_by_its_shim
     former = {name: supervisor.status(name) for name in FOUNDATION}
     for status in former.values():
         os.kill(status.pid, signal.SIGSTOP)
+    wait_for("the kernel has stopped each", 30, lambda: not any(runs(status.pid) for status in former.values()))
 
     def seen():
         now = {name: supervisor.status(name) for name in FOUNDATION}

@@ -2,9 +2,10 @@ import shutil
 
 import duckdb
 import pytest
+from pydantic import ValidationError
 
 from domain.config import Places
-from domain.errors import BadState, Unavailable, UsageError
+from domain.errors import BadState, Unavailable
 from warehouse import tables
 from warehouse.connection import connect, patiently
 from warehouse.lake import Lake
@@ -125,5 +126,5 @@ def test_what_duckdb_says_becomes_an_error_that_says_what_to_do(said, kind, told
 
 
 def test_another_catalog_is_refused_with_the_variable_that_names_it(tmp_path):
-    with pytest.raises(UsageError, match="TIDEMILL_LAKE_CATALOG"):
-        Lake.open(Places(home=tmp_path, lake_catalog="postgres:dbname=lake"))
+    with pytest.raises(ValidationError, match=r"lake_catalog\n.*only the SQLite catalog below TIDEMILL_HOME"):
+        Places(home=tmp_path, lake_catalog="postgres:dbname=lake")
