@@ -3,7 +3,7 @@
 kill       SIGKILL of the service's process; its shim starts it again
 pause      SIGSTOP; meanwhile another copy of the service takes over, for longer than a lease lasts; SIGCONT
 duplicate  a second copy started by a person, which must refuse, and one not told of the first, as on another host
-tear       the trainer is killed, and its newest artifacts are damaged before it is back
+tear       the trainer is stopped, its newest artifacts are damaged, and it is killed
 """
 
 from __future__ import annotations
@@ -173,11 +173,14 @@ def duplicate(deployment: Deployment, name: str, beats: Heartbeats) -> str:
 
 
 def tear(deployment: Deployment, control: Control, rng: random.Random) -> list[str]:
-    """Kill the trainer and damage the newest artifact of each line before it is back; return what was damaged."""
-    deployment.supervisor.kill("trainer", signal.SIGKILL)
-    registry = Registry(control, deployment.places.models)
-    newest = [registry.newest(line) for line in deployment.project.instruments]
-    return [damage(version, rng) for version in newest if version is not None and version.number > 1]
+    """Stop the trainer, damage the newest artifact of each line, kill it; return what was damaged."""
+    fall_asleep(deployment, "trainer")  # so that the next one finds the damage, however soon it comes
+    try:
+        registry = Registry(control, deployment.places.models)
+        newest = [registry.newest(line) for line in deployment.project.instruments]
+        return [damage(version, rng) for version in newest if version is not None and version.number > 1]
+    finally:
+        deployment.supervisor.kill("trainer", signal.SIGKILL)
 
 
 def damage(version: Version, rng: random.Random) -> str:

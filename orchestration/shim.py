@@ -123,8 +123,8 @@ class Shim:
         if self.child is not None and self.vitals is not None and not self.asked and not self.ended:
             self.ended = self.vitals.failing()
             if self.ended:
+                self.enter("restarting")  # first: while it dies it is neither stopped nor running
                 self.signal_group(signal.SIGKILL)
-                self.enter("restarting")  # while it dies it is not stopped any more
         if self.recorded() != self.state:
             self.enter(self.phase)
         if not self.asked and self.at_home():

@@ -98,7 +98,8 @@ def loop(path):
 
 
 def older(path):
-    path.write_bytes(next(file for file in path.parent.iterdir() if file.name.startswith("1-")).read_bytes())
+    first = next(path.parent.glob("*-1-*"))  # of the first lease
+    path.write_bytes(first.read_bytes())
 
 
 DAMAGES = [missing, torn, empty, flipped, header_flipped, directory, loop, older]

@@ -21,7 +21,7 @@ def processes_of(home):
                 command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if str(home).encode() in command + environment and b"pytest" not in command:
+            if str(home).encode() in command + environment:
                 found[f"{entry.name} {command.replace(bytes(1), b' ').decode()}"] = command + environment
     return found
 
