@@ -1,14 +1,16 @@
 """How soon a mill is whole again that loses one of its nine processes: ``python benchmarks/tending.py [--json]``.
 
 A home and ports of its own under a real ``tidemill up``. Each process in turn is frozen with SIGSTOP, then each in turn
-is killed with -9 together with its shim. The clock runs until all of this is true again, without a person: every
-service healthy in ``status``, the victim another process, the broker's heartbeat its own, the exchange and the web
-server answering, and Dagster's sensors having signed since the blow where it hit their daemon.
+is killed with -9 together with its shim; with ``--blow "out of memory"`` (root, Linux) each is given a memory cgroup
+too small for it, so that the kernel's out-of-memory killer ends it. The clock runs until all of this is true again,
+without a person: every service healthy in ``status``, the victim another process, the broker's heartbeat its own, the
+exchange and the web server answering, and Dagster's sensors having signed since the blow where it hit their daemon.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,27 @@ from warehouse.heartbeats import Heartbeats
 DEADLINE_S, POLL_S, QUIET_S = 300.0, 0.25, 5.0
 ANSWER_S, GOAL_S = 5.0, 60.0
 SHIM_AND_CHILD = 2
+BLOWS = (FROZEN, KILLED, OUT_OF_MEMORY) = ("frozen", "killed with its shim", "out of memory")
 
 _DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType healthy lastHeartbeatTime}}}}"
+
+
+@contextlib.contextmanager
+def starved(pid: int) -> Iterator[None]:
+    """Let the kernel's out-of-memory killer take one process: it may have less memory than it has."""
+    root = Path("/sys/fs/cgroup/memory")  # version 1, or else version 2
+    root, most = (root, "memory.limit_in_bytes") if root.is_dir() else (root.parent, "memory.max")
+    group = root / f"tidemill-tending-{os.getpid()}"
+    group.mkdir()
+    try:
+        if (charged := group / "memory.move_charge_at_immigrate").exists():
+            charged.write_text("1")
+        (group / most).write_text("65536")
+        (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # what is left of it goes with the process
+            group.rmdir()
 
 
 class Foundation:
@@ -81,23 +103,37 @@ class Foundation:
                 raise SystemExit(f"not whole within {DEADLINE_S:g} s: {wanting}")
             time.sleep(POLL_S)
 
-    def strike(self, name: str, *, kill: bool) -> dict[str, Any]:
-        """Freeze a process, or kill it with its shim; return how the mill fared."""
+    def strike(self, name: str, blow: str) -> dict[str, Any]:
+        """Deal a process one of ``BLOWS``; return how the mill fared."""
         self.settle()
         status = self.mill.supervisor.status(name)
         if status.pid is None or status.shim_pid is None:
             raise SystemExit(f"{name} is {status.phase}")
-        at, began = time.time(), time.monotonic()
-        for pid in (status.shim_pid, status.pid) if kill else ():
-            os.kill(pid, signal.SIGKILL)
-        if not kill:
-            os.kill(status.pid, signal.SIGSTOP)
+        with contextlib.ExitStack() as over:
+            at, began = time.time(), time.monotonic()
+            if blow == OUT_OF_MEMORY:
+                over.enter_context(starved(status.pid))
+            elif blow == KILLED:
+                os.kill(status.shim_pid, signal.SIGKILL)
+                os.kill(status.pid, signal.SIGKILL)
+            else:
+                os.kill(status.pid, signal.SIGSTOP)
+            return self._fared(name, blow, status.pid, at, began)
+
+    def _fared(self, name: str, blow: str, former: int, at: float, began: float) -> dict[str, Any]:
+        """Watch until the mill is whole again, or for five minutes.
+
+        Parameters
+        ----------
+        former : the process that was struck
+        at, began : when, in unix and monotonic seconds
+        """
         called_running = again = 0.0
         wanting = "the same process"
         while time.monotonic() - began < DEADLINE_S:
             passed = time.monotonic() - began
             phase, pid = self.phase(name)
-            if pid == status.pid or pid is None:
+            if pid == former or pid is None:
                 called_running = passed if phase == "running" else called_running
             else:
                 again = again or passed
@@ -108,7 +144,7 @@ class Foundation:
         holders = Home(self.mill.supervisor.root / name).holders()
         return {
             "service": name,
-            "blow": "killed with its shim" if kill else "frozen",
+            "blow": blow,
             "another_process_s": round(again, 1),
             "whole_s": round(time.monotonic() - began, 1),
             "called_running_s": round(called_running, 1),
@@ -123,14 +159,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", action="append", help="strike this service alone; may be given again for others")
+    parser.add_argument("--blow", action="append", choices=BLOWS, help=f"default: {FROZEN} and {KILLED}")
     chosen = parser.parse_args()
     blows = []
     with tempfile.TemporaryDirectory(prefix="tidemill-tending-") as root, Mill(Path(root) / "home") as mill:
         foundation = Foundation(mill)
         names = chosen.only or [row.name for row in rows_of(mill.places, foundation.names)]
-        for kill in (False, True):
+        for blow in chosen.blow or (FROZEN, KILLED):
             for name in names:
-                blows.append(foundation.strike(name, kill=kill))
+                blows.append(foundation.strike(name, blow))
                 print(json.dumps(blows[-1]), file=sys.stderr, flush=True)
     found = {
         "cores": os.cpu_count(),
