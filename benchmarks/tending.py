@@ -2,7 +2,8 @@
 
 A home and ports of its own under a real ``tidemill up``. Each process in turn is frozen with SIGSTOP, then each in turn
 is killed with -9 together with its shim; with ``--blow "out of memory"`` (root, Linux) each is given a memory cgroup
-too small for it, so that the kernel's out-of-memory killer ends it. The clock runs until all of this is true again,
+too small for it, so that the kernel's out-of-memory killer ends it. With ``--disk`` (the same) the home lies on a disk
+of its own, which is then full for half a minute; nothing else is done. The clock runs until all of this is true again,
 without a person: every service healthy in ``status``, the victim another process, the broker's heartbeat its own, the
 exchange and the web server answering, and Dagster's sensors having signed since the blow where it hit their daemon.
 """
@@ -14,6 +15,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from typing import Any
 
 from healing import Mill
 
+from domain.errors import TidemillError
 from orchestration.deployment import Deployment
 from orchestration.homes import Home
 from orchestration.opening import settled_project
@@ -33,6 +36,7 @@ from warehouse.heartbeats import Heartbeats
 DEADLINE_S, POLL_S, QUIET_S = 300.0, 0.25, 5.0
 ANSWER_S, GOAL_S = 5.0, 60.0
 SHIM_AND_CHILD = 2
+FULL_S, DISK = 30.0, "2g"
 BLOWS = (FROZEN, KILLED, OUT_OF_MEMORY) = ("frozen", "killed with its shim", "out of memory")
 
 _DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType healthy lastHeartbeatTime}}}}"
@@ -54,6 +58,26 @@ def starved(pid: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # what is left of it goes with the process
             group.rmdir()
+
+
+@contextlib.contextmanager
+def small_disk(at: Path) -> Iterator[None]:
+    """Put a file system of its own there, in memory."""
+    at.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(at)], check=True)  # noqa: S603, S607
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)  # noqa: S603, S607
+
+
+def fill(ballast: Path) -> None:
+    """Leave no byte of a disk."""
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 class Foundation:
@@ -120,6 +144,30 @@ class Foundation:
                 os.kill(status.pid, signal.SIGSTOP)
             return self._fared(name, blow, status.pid, at, began)
 
+    def outlast(self, disk: Path) -> dict[str, Any]:
+        """Fill the disk of the home for a while; return how the mill fared, from when there was space again."""
+        self.settle()
+        until = time.monotonic() + FULL_S
+        seen: set[str] = set()
+        while time.monotonic() < until:
+            fill(disk / "ballast")
+            with contextlib.suppress(TidemillError):
+                seen |= {
+                    f"{row.name} {row.phase}" for row in rows_of(self.places, self.names) if row.phase != "running"
+                }
+            time.sleep(POLL_S)
+        (disk / "ballast").unlink()
+        began = time.monotonic()
+        while (wanting := self.wanting(time.time() - FULL_S)) and time.monotonic() - began < DEADLINE_S:
+            time.sleep(POLL_S)
+        return {
+            "blow": f"disk full for {FULL_S:g} s",
+            "whole_s": round(time.monotonic() - began, 1),
+            "seen": sorted(seen),
+            "restarts": {row.name: row.restarts for row in rows_of(self.places, self.names) if row.restarts},
+            "wanting": wanting,
+        }
+
     def _fared(self, name: str, blow: str, former: int, at: float, began: float) -> dict[str, Any]:
         """Watch until the mill is whole again, or for five minutes.
 
@@ -160,8 +208,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", action="append", help="strike this service alone; may be given again for others")
     parser.add_argument("--blow", action="append", choices=BLOWS, help=f"default: {FROZEN} and {KILLED}")
+    parser.add_argument("--disk", action="store_true", help="fill the disk of the home instead")
     chosen = parser.parse_args()
     blows = []
+    if chosen.disk:
+        with tempfile.TemporaryDirectory(prefix="tidemill-tending-") as root:
+            disk = Path(root) / "disk"
+            with small_disk(disk), Mill(disk / "home") as mill:
+                print(json.dumps(Foundation(mill).outlast(disk)))
+        return
     with tempfile.TemporaryDirectory(prefix="tidemill-tending-") as root, Mill(Path(root) / "home") as mill:
         foundation = Foundation(mill)
         names = chosen.only or [row.name for row in rows_of(mill.places, foundation.names)]
