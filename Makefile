@@ -21,6 +21,8 @@ $(STAMP): pyproject.toml uv.lock
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_LINK_MODE=copy $(BIN)/uv sync --frozen --inexact --quiet --python $(BIN)/python
+	@echo "compiling what is computed most, once"
+	@$(BIN)/python -m domain.compiled
 	@touch $(STAMP)
 
 up: install ## start everything and wait for the first prediction: make up MARKET=binance (kraken, ccxt:okx, box, auto)

@@ -70,9 +70,9 @@ def up(
             min=0,
             max=86_400,
             callback=_finite,
-            help="Seconds to wait for the first served prediction; 0 = return at once.",
+            help="Give up when nothing has moved for so many seconds before the first prediction; 0 = do not wait.",
         ),
-    ] = 180,
+    ] = 60,
     begin_again: Annotated[
         list[str] | None,
         typer.Option(

@@ -67,7 +67,7 @@ def turn_on(directory: Path, url: str = "") -> list[str]:
     """
     from dagster._core.scheduler.instigation import InstigatorStatus
 
-    with _opened(directory, url) as instance:
+    with opened(directory, url) as instance:
         stopped = [state for state in instance.all_instigator_state() if state.status is InstigatorStatus.STOPPED]
         for state in stopped:
             instance.update_instigator_state(state.with_status(InstigatorStatus.DECLARED_IN_CODE))
@@ -76,11 +76,17 @@ def turn_on(directory: Path, url: str = "") -> list[str]:
 
 def _make_storage(directory: Path, url: str) -> None:
     """Make Dagster's tables before its daemon and its webserver start: both would at once, and spoil them for good."""
-    with _opened(directory, url):
+    with opened(directory, url):
         pass
 
 
-def _opened(directory: Path, url: str) -> DagsterInstance:
+def opened(directory: Path, url: str = "") -> DagsterInstance:
+    """Return Dagster's instance, to be used as a context manager.
+
+    Parameters
+    ----------
+    directory, url : of the instance, see ``prepare_instance``
+    """
     from dagster import DagsterInstance
 
     if url:

@@ -9,11 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from domain.config import Places
@@ -27,6 +29,8 @@ from orchestration.privacy import keep_private
 from orchestration.rehearsal import rehearse
 from orchestration.renewal import begin_again
 from orchestration.settings import read_places, read_project
+from orchestration.startup import Part, startup, still_part
+from orchestration.startup import table_of as parts_table
 from orchestration.status import Row, market_of, rows_of, table_of
 from orchestration.wholeness import refuse_losses
 from warehouse.beginning import begin
@@ -39,7 +43,7 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
 
     Parameters
     ----------
-    wait_s : seconds for that prediction; 0 returns at once
+    wait_s : seconds for which nothing may move on the way to it; 0 returns at once
     again : stores that are lost, or not wanted any more, and begin again
     sensors_on : whether sensors and schedules that a person stopped in Dagster are turned on
 
@@ -50,7 +54,9 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
     Unavailable
         When a PostgreSQL is out of reach.
     BadState
-        When a store of the home is lost, something gives up, or nothing is served in time.
+        When a store of the home is lost, something gives up, or nothing moves for so long.
+    KeyboardInterrupt
+        When a person gives up; what this call has started is stopped then.
     """
     from orchestration.instance import prepare_instance, turn_on
 
@@ -70,12 +76,23 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
         ticks.forget(places)
     begin(places)  # Dagster's storage, where it is new
     began = time.monotonic()
+    fresh = all(deployment.supervisor.status(name).pid is None for name in deployment.foundation)
+    try:
+        _start(deployment, directory, wait_s, began)
+    except KeyboardInterrupt:
+        if fresh:
+            down()
+        raise
+
+
+def _start(deployment: Deployment, directory: Path, wait_s: float, began: float) -> None:
+    places = deployment.places
     for name in deployment.foundation:
         deployment.start(name)
     where = f"Dagster {places.dagster_pages}   predictions http://127.0.0.1:{places.serving_port}/predictions"
     print(f"started; {where}", flush=True)  # noqa: T201 - the command's answer
     if wait_s:
-        served = _wait(deployment, wait_s)
+        served = _wait(deployment, directory, wait_s)
         print(f"first prediction after {time.monotonic() - began:.0f} s: {_words(served[0])}")  # noqa: T201
         print(market_of(deployment.project))  # noqa: T201
         print(f"look: {where}\nthen: tidemill status --watch   tidemill logs   tidemill down")  # noqa: T201
@@ -120,18 +137,42 @@ def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
         raise UsageError("; ".join(taken))
 
 
-def _wait(deployment: Deployment, wait_s: float) -> list[dict[str, Any]]:
-    """Return the first predictions served, showing the services meanwhile."""
-    until = time.monotonic() + wait_s
-    if not sys.stderr.isatty():
-        return _wait_quietly(deployment, until)
-    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+def _wait(deployment: Deployment, directory: Path, patience_s: float) -> list[dict[str, Any]]:
+    """Return the first predictions served, showing meanwhile how far the start has come."""
+    with startup(deployment.places, deployment.project, deployment, directory) as start, _shown() as show:
         while True:
             rows = rows_of(deployment.places, deployment.foundation)
-            live.update(table_of(rows))
-            if served := _served(deployment, until, rows):
+            parts = start.look(rows)
+            show(parts, rows)
+            if served := _served(deployment, rows):
                 return served
+            if start.still_s > patience_s:
+                part = still_part(parts)
+                raise BadState(
+                    f"nothing has moved for {start.still_s:.0f} s: {part.name} stands still"
+                    f"{f' ({part.line})' if part.line else ''}; look at {deployment.places.dagster_pages}/runs and "
+                    "'tidemill logs'. All that was started goes on; 'tidemill down' stops it"
+                )
             time.sleep(POLL_S)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[list[Part], list[Row]], None]]:
+    """Yield what shows a start: a table that is drawn again on a terminal, a line for each change elsewhere."""
+    if sys.stderr.isatty():
+        with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+            yield lambda parts, rows: live.update(Group(parts_table(parts), table_of(rows)))
+        return
+    log = structlog.get_logger()
+    seen: dict[str, Part] = {}
+
+    def tell(parts: list[Part], _rows: list[Row]) -> None:
+        for part in parts:
+            if seen.get(part.name) != part:
+                seen[part.name] = part
+                log.info(part.name, state=part.state, **({"what": part.line} if part.line else {}))
+
+    yield tell
 
 
 def _words(p: dict[str, Any]) -> str:
@@ -143,21 +184,7 @@ def _words(p: dict[str, Any]) -> str:
     )
 
 
-def _wait_quietly(deployment: Deployment, until: float) -> list[dict[str, Any]]:
-    log = structlog.get_logger()
-    seen: dict[str, str] = {}
-    while True:
-        rows = rows_of(deployment.places, deployment.foundation)
-        for row in rows:
-            if seen.get(row.name) != row.phase:
-                seen[row.name] = row.phase
-                log.info("service", name=row.name, phase=row.phase, **({"why": row.note} if row.note else {}))
-        if served := _served(deployment, until, rows):
-            return served
-        time.sleep(POLL_S)
-
-
-def _served(deployment: Deployment, until: float, rows: list[Row]) -> list[dict[str, Any]]:
+def _served(deployment: Deployment, rows: list[Row]) -> list[dict[str, Any]]:
     for row in rows:
         if row.name in deployment.foundation and row.phase in {"failed", "crash_loop"}:
             tail = " | ".join(deployment.supervisor.tail(row.name, 3))
@@ -173,6 +200,4 @@ def _served(deployment: Deployment, until: float, rows: list[Row]) -> list[dict[
                 return list(served)
     except (urllib.error.URLError, OSError, ValueError):
         pass
-    if time.monotonic() > until:
-        raise BadState(f"no prediction in time; look at {deployment.places.dagster_pages}/runs and 'tidemill logs'")
     return []
