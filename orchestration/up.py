@@ -43,7 +43,8 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
 
     Parameters
     ----------
-    wait_s : seconds for which nothing may move on the way to it; 0 returns at once
+    wait_s : seconds for which nothing may move on the way to it, one interval of the market more for the prediction
+        itself; 0 returns at once
     again : stores that are lost, or not wanted any more, and begin again
     sensors_on : whether sensors and schedules that a person stopped in Dagster are turned on
 
@@ -146,8 +147,10 @@ def _wait(deployment: Deployment, directory: Path, patience_s: float) -> list[di
             show(parts, rows)
             if served := _served(deployment, rows):
                 return served
-            if start.still_s > patience_s:
-                part = still_part(parts)
+            part = still_part(parts)
+            # Once everything runs, the first prediction is of the first interval that closes.
+            limit_s = patience_s + (deployment.project.interval / 1e9 if part.name == "prediction" else 0.0)
+            if start.still_s > limit_s:
                 raise BadState(
                     f"nothing has moved for {start.still_s:.0f} s: {part.name} stands still"
                     f"{f' ({part.line})' if part.line else ''}; look at {deployment.places.dagster_pages}/runs and "
