@@ -62,13 +62,15 @@ def test_a_second_copy_refuses_or_changes_nothing(undisturbed, wild, disturbed):
 def test_a_damaged_artifact_is_refused_by_name_and_learned_again(undisturbed, wild, disturbed):
     act = happening(undisturbed, Moment(200, 0.0, "tear", ("trainer",)), Moment(500, 0.0, "tear", ("trainer",)))
     disturbed(wild, act)
-    assert act.notes, "no line had a second version to damage"
+    # Where the second moment follows at once, it may damage the same versions again.
+    damaged = {note.rpartition(": ")[0] for note in act.notes}
+    assert damaged, "no line had a second version to damage"
     verdict = compare(undisturbed[0].places, wild.places, wild.project)
     assert verdict.differences == []
     assert verdict.answers + verdict.unheld == undisturbed[1].predictions
     assert verdict.answers > 0
     log = (wild.places.home / "services" / "trainer" / "log").read_text()
-    assert log.count("version refused") >= len(act.notes)
+    assert log.count("version refused") >= len(damaged)
 
 
 def on(planned, node):
