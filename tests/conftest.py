@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,12 +33,6 @@ class Together(LoadScopeScheduling):  # type: ignore[misc] - xdist tells no type
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
     """Share out as ``Together`` says."""
     return Together(config, log)
-
-
-def pytest_configure() -> None:
-    """Give the tests a home: importing Dagster's entry point settles a market, and not for whoever runs them."""
-    os.environ["TIDEMILL_HOME"] = home = tempfile.mkdtemp(prefix="tidemill-tests-")
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
