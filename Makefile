@@ -7,7 +7,7 @@ TIDEMILL := $(BIN)/tidemill
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs doctor producers training predict replay kafka test check format bench clean
+.PHONY: help install up down status logs doctor producers training predict replay kafka fast test check format bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,7 +56,13 @@ replay: install ## score the models on a file: make replay DATA=candles.parquet
 kafka: install ## Apache Kafka in the foreground (Java 17, Maven): make kafka PORT=9092
 	@exec $(BIN)/python -m deploy.kafka --port $(or $(PORT),9092)
 
-test: install ## run the tests
+# The folders that may not know Dagster, by the import contracts: importing it takes seconds.
+FAST := $(foreach folder,domain markets warehouse streaming,$(folder) tests/$(folder))
+
+fast: install ## run the pure tests, in half a minute: no process, port, broker, database server or Dagster
+	$(BIN)/python -m pytest -p tests.fast -m "not (process or kafka or postgres or browser or dagster or slow)" $(FAST)
+
+test: install ## run all tests and doctests, in half an hour
 	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadscope --no-loadscope-reorder
 
 check: install ## lint, types, import contracts, links in docs

@@ -20,6 +20,32 @@ SERVICES = {Path("tests/chaos"), Path("tests/walk")}
 IN_MEMORY = {"test_fork_loop.py", "test_power_loss.py"}
 """Of these folders, what runs no service."""
 
+FOLDERS = {
+    "assets": "dagster",
+    "attacks": "process",
+    "chaos": "process",
+    "conformance": "kafka",
+    "deploy": "process",
+    "laws": "slow",
+    "orchestration": "dagster",
+    "simulation": "slow",
+    "walk": "process",
+}
+FIXTURES = {
+    "apache": "kafka",
+    "bootstrap": "kafka",
+    "box": "process",
+    "broker": "kafka",
+    "exchange": "process",
+    "fresh_lake": "slow",
+    "postgres": "postgres",
+    "processes": "process",
+    "screen": "browser",
+    "server": "process",
+    "shared_lake": "slow",
+}
+"""What marks a test by where it is and by what it asks for; where neither does, a module or a test marks itself."""
+
 
 class Together(LoadScopeScheduling):  # type: ignore[misc] - xdist tells no types
     """Shares tests out to workers by file, but gives all that run real services to one, which runs them one by one."""
@@ -50,8 +76,13 @@ def _file(item: pytest.Item) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of real services: they take longest, and on a busy machine longer still."""
+    """Mark tests, and begin with those of real services: they take longest, and on a busy machine longer still."""
     for item in items:
+        for mark in (
+            *(FOLDERS[part] for part in _file(item).parts if part in FOLDERS),
+            *(FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES),
+        ):
+            item.add_marker(mark)
         if _is_of_services(_file(item)) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
     items.sort(key=lambda item: not _is_of_services(_file(item)))

@@ -92,6 +92,7 @@ def slow_bars(trades, interval, lateness, end):  # noqa: C901 - one law, told in
     return BarTable(np.array([b[0] for b in bars], np.int64), rows[:, 1:]), fates
 
 
+@pytest.mark.slow
 def test_a_bar_closes_on_the_first_trade_past_its_end_plus_lateness():
     first, just_before, past = trade(1), trade(61.999999, number=2), trade(62, number=3)
     assert len(built([first], [just_before])[0]) == 0
@@ -209,6 +210,7 @@ def test_one_wrong_clock_never_opens_the_bars_however_often_it_speaks():
     assert built([trade(1), *wild])[1].tolist() == [TAKEN] + [AHEAD] * 50
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     jumps=st.lists(

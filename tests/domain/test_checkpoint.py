@@ -115,6 +115,7 @@ def flipped(data, bit):
     return bytes(broken)
 
 
+@pytest.mark.slow
 def test_every_single_bit_flip_of_header_and_manifest_is_refused():
     small = replace(GOOD, line=line_at(550, (RLS, LINEAR))).to_bytes(KEY)
     header = 8 + int.from_bytes(small[:8], "little")
@@ -122,12 +123,14 @@ def test_every_single_bit_flip_of_header_and_manifest_is_refused():
     assert loaded == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [int(os.environ.get("TIDEMILL_SEED", "1"))])
 def test_bit_flips_anywhere_are_refused(seed):
     bits = np.random.default_rng(seed).integers(0, 8 * len(DATA), 4_000).tolist()
     assert [bit for bit in bits if not refused(flipped(DATA, bit))] == [], f"seed {seed}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [int(os.environ.get("TIDEMILL_SEED", "1"))])
 def test_every_cut_and_every_addition_is_refused(seed):
     header = 8 + int.from_bytes(DATA[:8], "little")

@@ -23,7 +23,7 @@ BANDIT = river(
     " bandit.EpsilonGreedy(epsilon=0.3, seed=1))",
     "price_change",
 )
-MEMBERS = [RLS, LINEAR, LOGISTIC, BAYES, FOREST, BANDIT]
+MEMBERS = [RLS, LINEAR, LOGISTIC, BAYES, *(pytest.param(model, marks=pytest.mark.slow) for model in (FOREST, BANDIT))]
 named = pytest.mark.parametrize("model", MEMBERS, ids=lambda model: model.name)
 
 

@@ -56,6 +56,7 @@ def unharmed(verdicts):
     return verdicts
 
 
+@pytest.mark.process
 def test_every_hostile_pickle_is_refused_and_runs_opens_and_grows_nothing(tmp_path):
     payloads = corpus(str(tmp_path / "trace"))
     assert len({payload.name for payload in payloads}) == len(payloads) > 250
@@ -65,6 +66,7 @@ def test_every_hostile_pickle_is_refused_and_runs_opens_and_grows_nothing(tmp_pa
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.process
 def test_the_library_s_own_unpickler_would_have_run_the_live_ones(tmp_path):
     trace = tmp_path / "trace"
     live = [payload for payload in corpus(str(trace)) if payload.live]
@@ -145,6 +147,7 @@ def mutated(rng):
     return bytes(data)
 
 
+@pytest.mark.process
 def test_mutated_pickles_are_refused_or_are_still_harmless():
     rng = random.Random(20)
     verdicts = unharmed(judge([mutated(rng) for _ in range(MUTATIONS)]))
@@ -181,6 +184,7 @@ FRAGMENTS += [
 ] * 8
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=40))
 @settings(max_examples=2000, deadline=None)
 def test_any_program_of_opcodes_is_refused_or_gives_a_value(program):
@@ -219,6 +223,7 @@ def lived(estimator, rows, labels):
     return said
 
 
+@pytest.mark.slow
 def test_every_supervised_estimator_of_river_goes_on_as_if_it_had_not_been_saved():
     from river import base
 

@@ -32,6 +32,7 @@ def test_what_is_protected_is_never_removed(line):
     assert expired(ages, protected, NOW) == expired(ages, (), NOW) - protected
 
 
+@pytest.mark.slow
 @given(lines())
 def test_what_stays_once_stays_again(line):
     ages, protected = line
@@ -54,6 +55,7 @@ def test_pruning_often_leaves_the_same_as_pruning_once(line, waits):
     assert left == survivors(ages, expired(ages, (), now))
 
 
+@pytest.mark.slow
 @given(lines())
 def test_the_last_hour_need_not_be_looked_at(line):
     ages, protected = line
@@ -81,6 +83,7 @@ def test_every_version_stays_for_an_hour_one_an_hour_for_a_day_and_one_a_day_for
             assert age.number in gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("days", "at_most"), [(0.5, 3_601 + 12), (1, 3_601 + 25), (40, 3_601 + 25 + 31)])
 def test_a_line_that_publishes_once_a_second_keeps_some_thousands(days, at_most):
     ages = [Age(n, NOW - DAY_S * days + n) for n in range(1, int(DAY_S * days) + 1, 1 if days <= 1 else 7)]

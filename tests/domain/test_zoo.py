@@ -27,6 +27,10 @@ ESTIMATORS = {
     "forest of classes": "forest.ARFClassifier(n_models=3, seed=1)",
     "drift": "drift.DriftRetrainingClassifier(naive_bayes.GaussianNB(), drift.binary.DDM())",
 }
+SLOW = {"tree", "forest", "mondrian"}
+each = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ESTIMATORS]
+)
 CLASSIFIERS = {"logistic", "naive", "forest of classes", "drift"}
 
 
@@ -122,12 +126,12 @@ def test_randomness_without_a_seed_is_refused_because_no_replay_repeats_it():
         zoo.build("forest.ARFRegressor(n_models=2)")
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@each
 def test_it_knows_a_classifier_from_a_regressor(name):
     assert zoo.classifies(zoo.build(ESTIMATORS[name])) is (name in CLASSIFIERS)
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@each
 def test_equal_states_have_equal_digests_however_they_came_about(name):
     first, second = taught(ESTIMATORS[name]), taught(ESTIMATORS[name], 100)
     second = pickles.load(pickles.dump(second))
@@ -136,7 +140,7 @@ def test_equal_states_have_equal_digests_however_they_came_about(name):
     assert zoo.digest(second) == zoo.digest(first)
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@each
 def test_one_more_label_gives_another_digest(name):
     estimator = taught(ESTIMATORS[name])
     before = zoo.digest(estimator)
@@ -146,7 +150,7 @@ def test_one_more_label_gives_another_digest(name):
     assert zoo.digest(estimator) != before
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@each
 def test_an_estimator_that_was_saved_goes_on_as_if_it_had_not_been(name):
     estimator = taught(ESTIMATORS[name])
     again = pickles.load(pickles.dump(estimator))
@@ -154,6 +158,7 @@ def test_an_estimator_that_was_saved_goes_on_as_if_it_had_not_been(name):
     assert zoo.digest(again) == zoo.digest(estimator)
 
 
+@pytest.mark.process
 def test_digests_are_the_same_in_another_process():
     names = ["linear", "forest", "naive", "forest of classes", "bandit"]
     script = (

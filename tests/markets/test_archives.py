@@ -18,6 +18,8 @@ from tests.markets.samples import MINUTE, START
 from tests.markets.servers import Slept
 from tests.markets.vault import HOUR, Archive, day_of_candles, kline, zipped
 
+pytestmark = pytest.mark.process
+
 BTC = "binance:BTC-USDT"
 DAY = NANOS_PER_DAY
 LATE = 20_100 * DAY  # 2025-01-12: in microseconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ def test_each_goes_out_once_and_ascending(rounds, most_held):
     assert order.newest == (out[-1] if out else None)
 
 
+@pytest.mark.slow
 @given(st.sets(st.integers(1, 200), min_size=1), st.data())
 def test_what_the_stream_leaves_out_and_requests_tell_is_not_missing(lost, data):
     order, out = Ascending(Resume(START - 1, 0)), []

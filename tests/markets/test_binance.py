@@ -32,6 +32,7 @@ def frame(stream="btcusdt@trade", **changes) -> bytes:
     return plain_json.dumps({"stream": stream, "data": data}).encode()
 
 
+@pytest.mark.slow
 def test_recorded_frames_read_live_are_what_the_recording_reads(shelf):
     venue = Binance(venue="recorded")
     lines = zstandard.decompress(shelf(FRAMES).read_bytes(), 100_000_000).splitlines()

@@ -57,6 +57,7 @@ def trades(n, **columns):
     )
 
 
+@pytest.mark.process
 @in_another_process
 def test_twenty_kilobytes_of_zstd_that_hold_seven_hundred_megabytes_are_refused_in_bounded_memory(tmp_path):
     bomb = tmp_path / "frames.jsonl.zst"
@@ -67,6 +68,7 @@ def test_twenty_kilobytes_of_zstd_that_hold_seven_hundred_megabytes_are_refused_
     assert memory < 600
 
 
+@pytest.mark.process
 @in_another_process
 def test_frames_without_a_line_break_are_refused_in_bounded_memory(tmp_path):
     with (tmp_path / "frames.jsonl").open("wb") as file:
@@ -76,6 +78,7 @@ def test_frames_without_a_line_break_are_refused_in_bounded_memory(tmp_path):
     assert memory < 600
 
 
+@pytest.mark.process
 @in_another_process
 def test_parquet_with_millions_of_rows_in_one_row_group_is_read_in_bounded_memory(tmp_path):
     n = 12_000_000
@@ -88,6 +91,7 @@ def test_parquet_with_millions_of_rows_in_one_row_group_is_read_in_bounded_memor
     assert memory < 700
 
 
+@pytest.mark.slow
 def test_a_large_row_group_is_read_piece_by_piece_whatever_the_order(tmp_path):
     n = PIECE_ROWS * 2 + 10
     pq.write_table(trades(n), tmp_path / "one.parquet", row_group_size=n)
@@ -137,6 +141,7 @@ def test_a_csv_whose_header_is_none_is_refused_in_one_short_line(tmp_path, heade
     refusal_of(tmp_path / "trades.csv")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".jsonl.zst"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "directory", "empty", "loop", "nothing behind a link"])
 def test_what_is_not_a_file_of_data_is_refused_and_nothing_waits_for_it(tmp_path, suffix, kind):

@@ -44,6 +44,7 @@ async def read(url, n):
         return [await connection.recv() for _ in range(n)]
 
 
+@pytest.mark.process
 def test_a_stream_at_the_readers_pace_has_every_trade_of_the_source_once_and_in_order(market):
     n, opens = 20_000, OPENS - 3_600 * SECOND  # midnight is crossed
     with box_of(market, speed=0, opens=opens) as box:
@@ -59,6 +60,7 @@ def test_a_stream_at_the_readers_pace_has_every_trade_of_the_source_once_and_in_
     ]
 
 
+@pytest.mark.process
 def test_a_clock_at_the_readers_pace_stands_until_somebody_reads(market):
     url = "/stream?streams=btcusd@trade"
     with box_of(market, speed=0) as box:
@@ -72,6 +74,7 @@ def test_a_clock_at_the_readers_pace_stands_until_somebody_reads(market):
         assert newest * 1_000_000 <= stands, "REST has what was sent and no more"
 
 
+@pytest.mark.process
 def test_a_clock_at_the_readers_pace_waits_for_a_reader_who_pauses(market):
     async def pause(box):
         async with websockets.connect(f"{box.address.stream}/ws/btcusd@trade", max_queue=1) as connection:
@@ -89,6 +92,7 @@ def test_a_clock_at_the_readers_pace_waits_for_a_reader_who_pauses(market):
     assert ids == list(range(ids[0], ids[0] + len(ids)))
 
 
+@pytest.mark.process
 def test_event_time_runs_at_the_speed_that_was_asked_for(market):
     with box_of(market, speed=3_600) as box:
         began, first = time.monotonic(), box.state()["now"]
@@ -97,6 +101,7 @@ def test_event_time_runs_at_the_speed_that_was_asked_for(market):
     assert 0.5 * 3_600 * SECOND <= last - first <= (ended - began + 0.2) * 3_600 * SECOND
 
 
+@pytest.mark.process
 def test_a_recorded_market_opens_with_its_first_trade_and_falls_silent_after_its_last(tmp_path):
     source = Recorded([write(tmp_path / "t.parquet", trades(10, step=SECOND))])
     with box_of(source, speed=0) as box:
@@ -106,6 +111,7 @@ def test_a_recorded_market_opens_with_its_first_trade_and_falls_silent_after_its
         assert not box.state()["simulated"]
 
 
+@pytest.mark.process
 def test_recorded_frames_come_out_as_they_were_recorded_byte_for_byte(shelf, tmp_path):
     path = shelf("frames_binance_spot_trade.jsonl.zst")
     with path.open("rb") as file:
@@ -127,6 +133,7 @@ def test_recorded_frames_come_out_as_they_were_recorded_byte_for_byte(shelf, tmp
         assert [of_symbol + event + "}" for event in raw if f'"s":"{symbol.upper()}"' in event] == mine
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 2 * 86_400), max_size=8), after=st.integers(-3_600, 3_600))
 def test_a_reel_cut_anywhere_has_every_trade_once(market, cuts, after):
@@ -218,6 +225,7 @@ def served(path):
         return process, url, json.load(answer)["now"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_box_that_was_ended_goes_on_where_it_was(tmp_path, end):
     process, url, _ = served(tmp_path / "clock")
@@ -262,6 +270,7 @@ def until(box, holds):
     return state
 
 
+@pytest.mark.process
 def test_a_reader_that_falls_too_far_behind_is_cut_off(market):
     with box_of(market, speed=60) as box, deaf(box):
         for _ in range(3):
@@ -270,6 +279,7 @@ def test_a_reader_that_falls_too_far_behind_is_cut_off(market):
         until(box, lambda state: state["connections"] == 0)
 
 
+@pytest.mark.process
 def test_closing_a_reader_that_is_behind_keeps_nobody_waiting(market):
     with box_of(market, speed=60) as box, deaf(box):
         box.fault("burst", 50_000)
@@ -279,6 +289,7 @@ def test_closing_a_reader_that_is_behind_keeps_nobody_waiting(market):
         until(box, lambda state: state["connections"] == 0 and state["trades_happened"] > happened)
 
 
+@pytest.mark.process
 def test_a_taken_port_is_one_clear_line(market):
     with box_of(market) as box:
         port = int(box.url.rpartition(":")[2])
@@ -286,6 +297,7 @@ def test_a_taken_port_is_one_clear_line(market):
             Box(market, MarketClock(OPENS, 60), port)
 
 
+@pytest.mark.process
 def test_a_mistake_in_the_loop_ends_the_box_instead_of_leaving_a_market_that_stands(market):
     box = Box(market, MarketClock(OPENS, 60))
     box._broadcast._reel = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 import websockets
 
 from domain.events import NANOS_PER_DAY as DAY
@@ -12,6 +13,8 @@ from markets.box.binance_rest import AGGREGATE_IDS_FROM
 from markets.recorded import Recorded
 from tests.markets.box import box_of
 from tests.markets.samples import START, trades, write
+
+pytestmark = pytest.mark.process
 
 MS = 1_000_000
 

@@ -24,6 +24,8 @@ from markets.simulated import Simulated
 from tests.markets.box import BTC, box_of
 from tests.markets.samples import MINUTE, START, trades, write
 
+pytestmark = pytest.mark.process
+
 OPENS = 20_090 * DAY  # 2025-01-02: of the two days of history, one is in milliseconds and one in microseconds
 DAYS = [(OPENS - 2 * DAY, 1_000_000), (OPENS - DAY, 1_000)]
 

@@ -14,6 +14,8 @@ from domain.events import NANOS_PER_MINUTE as MINUTE
 from markets.box.budget import Budget
 from tests.markets.box import BTC, OPENS, box_of
 
+pytestmark = pytest.mark.process
+
 MS = 1_000_000
 STEPS = 100_000_000
 

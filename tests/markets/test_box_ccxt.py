@@ -13,6 +13,8 @@ from domain.events import NANOS_PER_MINUTE as MINUTE
 from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.boxed_ccxt import point
 
+pytestmark = pytest.mark.process
+
 HOUR, MS = 60 * MINUTE, 1_000_000
 N = 1_000
 # ccxt's cache loses what is beyond this limit without a word.

@@ -16,6 +16,8 @@ from markets.box.faults import KINDS, Faults
 from markets.simulated import Simulated
 from tests.markets.box import BTC, ETH, OPENS, box_of
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def market():

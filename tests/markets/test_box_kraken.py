@@ -17,6 +17,8 @@ from markets.recorded import Recorded
 from tests.markets.box import BTC, ETH, OPENS, box_of
 from tests.markets.samples import START, trades, write
 
+pytestmark = pytest.mark.process
+
 SECOND = 1_000_000_000
 
 

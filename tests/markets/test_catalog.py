@@ -35,6 +35,7 @@ def test_the_default_market_is_simulated():
     assert source.span("simulated:BTC-USD")[1] == Market().opens_ns
 
 
+@pytest.mark.process
 def test_recorded_files_serve_the_projects_instruments(tmp_path):
     source = source_of(recorded(write(tmp_path / "t.csv", trades()), "recorded:BTC-USD"))
     assert (source.kind, source.simulated, source.instruments) == ("trades", False, ("recorded:BTC-USD",))
@@ -68,6 +69,7 @@ def test_a_live_exchange_has_candles_before_its_trades_and_is_asked_nothing_yet(
     assert live.instruments == (instrument,)
 
 
+@pytest.mark.process
 def test_the_box_is_read_where_it_answers_and_recorded_when_wanted(tmp_path):
     asked = project(Market(source="box"), "BTC-USDT")
     with box_of(simulated_of(asked), 600.0) as box:
@@ -86,6 +88,7 @@ def test_the_box_is_read_where_it_answers_and_recorded_when_wanted(tmp_path):
     assert table.price.tolist() == [trade.price for trade in trades]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("seed", [7, 8])
 def test_the_box_tells_long_history_by_archives_of_which_a_home_keeps_none(tmp_path_factory, seed):
     """That it was the archives is shown by a file that stays spoilt."""

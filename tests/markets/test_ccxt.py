@@ -24,7 +24,10 @@ TEMPO = Tempo(grace_s=0.02, audit_s=1.0, audit_each_s=0.0, retry_s=0.05, retry_m
 HOUR = 60 * NANOS_PER_MINUTE
 
 both = pytest.mark.parametrize("exchange", EXCHANGES)
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ccxt") is None, reason="ccxt is not installed")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(importlib.util.find_spec("ccxt") is None, reason="ccxt is not installed"),
+]
 
 
 def source_of(exchange, box, *instruments, kept=KEPT, **options):

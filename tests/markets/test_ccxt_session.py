@@ -96,6 +96,7 @@ def told(toy, *numbers, base="A"):
     return rows
 
 
+@pytest.mark.process
 def test_an_answer_as_long_as_ccxt_keeps_is_a_hole(toy, opened):
     feed = opened()
     for number in range(10, 60, 10):  # not by one: from now on no id tells of a hole
@@ -139,6 +140,7 @@ def test_a_trade_is_of_the_market_that_the_exchange_names(toy, opened):
     assert (ids(got), ids(got, B)) == ([10, 11], [500, 501])
 
 
+@pytest.mark.process
 def test_after_every_resubscription_what_was_missed_comes_first_and_a_reason_is_said_once(toy, opened):
     error = importlib.import_module("ccxt").NetworkError
     with structlog.testing.capture_logs() as lines:
@@ -190,6 +192,7 @@ def test_a_trade_that_cannot_be_read_is_kept_for_the_dead_letters(toy, opened):
     assert feed.health["bad_frames"] == 4
 
 
+@pytest.mark.process
 def test_while_requests_fail_an_instrument_waits_and_says_why(toy, opened):
     error = importlib.import_module("ccxt").OnMaintenance
     answer = toy.fetch_trades
@@ -209,6 +212,7 @@ def test_while_requests_fail_an_instrument_waits_and_says_why(toy, opened):
     until(lambda: not feed.health["waiting"])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "kind", "says"),
     [

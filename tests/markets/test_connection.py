@@ -13,6 +13,8 @@ from websockets.asyncio.server import serve
 from domain.errors import UsageError
 from markets.connection import Backoff, Lost, open_connection
 
+pytestmark = pytest.mark.process
+
 
 def against(handler, act, **options):
     """Run ``act(connection)`` against a server whose connections ``handler`` gets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +82,7 @@ def test_a_trade_shown_twice_while_it_is_held_is_dropped_once():
     assert order.duplicates == 2
 
 
+@pytest.mark.slow
 @given(
     existing=st.sets(st.integers(1, 60), min_size=1),
     shown=st.lists(st.integers(1, 60), max_size=80),

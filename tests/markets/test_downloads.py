@@ -12,6 +12,8 @@ from markets.downloads import Downloads
 from tests.markets.samples import START
 from tests.markets.servers import Cut, Slept, json
 
+pytestmark = pytest.mark.process
+
 
 def file_of(server, tmp_path, path, told=None):
     async def run():

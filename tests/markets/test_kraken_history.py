@@ -18,6 +18,8 @@ from markets.source import Resume
 from tests.markets.samples import START
 from tests.markets.servers import Slept, json, serving
 
+pytestmark = pytest.mark.process
+
 BTC = "kraken:BTC-USD"
 SECOND = START // NANOS_PER_SECOND
 

@@ -19,6 +19,8 @@ from markets.source import Resume
 from markets.tempo import Tempo
 from tests.markets.toy import DEADLINE_S, QUICK, START, A, B, Toy, ToyRest, hears, ids, live, polled, until
 
+pytestmark = pytest.mark.process
+
 
 def test_trades_come_as_they_happen(exchange, opened):
     feed = opened()

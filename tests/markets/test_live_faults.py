@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from markets.source import Resume
 from tests.markets.toy import A, B, Exchange, live, polled, until
+
+pytestmark = pytest.mark.process
 
 INSTRUMENT = st.sampled_from([A, B])
 SOME = st.integers(1, 12)

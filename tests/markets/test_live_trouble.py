@@ -14,6 +14,8 @@ from markets.live import Live
 from markets.venue import Address
 from tests.markets.toy import QUICK, START, A, B, Exchange, Toy, ToyRest, hears, live, polled, until
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_a_connection_that_ends_is_replaced_and_what_it_missed_is_filled(exchange, opened, end):

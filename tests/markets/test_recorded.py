@@ -35,6 +35,7 @@ def history(source, instrument, start=0, end=2**62):
     return {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
 
 
+@pytest.mark.slow
 def test_a_real_year_of_candles_has_its_known_prices(shelf):
     source = Recorded([shelf(YEAR)])
     assert (source.kind, source.interval, source.instruments) == ("bars", MINUTE, ("recorded:BTC-USD",))
@@ -78,6 +79,7 @@ def test_real_trades_have_their_known_prices_and_contiguous_ids(shelf):
     assert not [finding for finding in source.findings if finding.severity != "note"]
 
 
+@pytest.mark.slow
 def test_the_frames_say_what_the_trade_file_says(shelf):
     """Side, times and normalised symbols included: both record the same trades of the same minutes."""
     frames = Recorded([shelf(FRAMES)], instruments=SPOT)
@@ -104,6 +106,7 @@ def test_the_feed_gives_the_history_of_all_instruments_in_event_time_order(shelf
         assert [event.side for event in mine] == theirs["side"].tolist()
 
 
+@pytest.mark.slow
 def test_candles_of_two_files_are_merged_in_order(shelf):
     names = ("candles_1m_bitfinex_BTCUSD_2019.parquet", "candles_1m_bitfinex_ETHUSD_2019.parquet")
     source = Recorded([shelf(name) for name in names])
@@ -122,6 +125,7 @@ def test_symbols_that_carry_a_venue_keep_it_and_sparse_seconds_are_told(shelf):
     assert source.interval == 1_000_000_000
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stop=st.integers(0, 34_418), portion=st.integers(1, 40_000))
 def test_a_resumed_feed_gives_exactly_the_rest(shelf, stop, portion):
@@ -192,6 +196,7 @@ def test_one_instrument_may_go_on_in_the_next_file_and_several_share_one(tmp_pat
     assert [event.ts_event for event in events] == sorted(event.ts_event for event in events)
 
 
+@pytest.mark.slow
 def test_small_row_groups_and_blocks_of_text_change_nothing(tmp_path, monkeypatch):
     """Rows of two instruments alternate, so every piece holds both."""
     first, second = trades(500, step=1_000), trades(500, "ETH-USD", step=1_000)
@@ -273,6 +278,7 @@ def test_an_instrument_that_no_file_has_is_a_usage_error_that_lists_what_there_i
         Recorded([path], instruments=["x:Y"])
 
 
+@pytest.mark.slow
 def test_a_long_file_is_read_in_bounded_memory(tmp_path):
     """What a feed holds does not grow with the file: only with its row groups."""
     n = 100_000

@@ -22,6 +22,8 @@ from markets.venue import Address
 from tests.markets.samples import drained
 from tests.markets.toy import START, A, B, Exchange, live, polled, until
 
+pytestmark = pytest.mark.process
+
 DAY = START // NANOS_PER_DAY * NANOS_PER_DAY
 ADDRESS = Address("http://toy", "ws://toy")
 

@@ -15,6 +15,8 @@ from domain.errors import Unavailable, UsageError
 from markets.rest import RestClient
 from tests.markets.servers import Cut, Slept, Slow, html, json, serving
 
+pytestmark = pytest.mark.process
+
 LIMIT = 6_000
 
 

@@ -40,6 +40,7 @@ def same(one, other):
     return all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(0, 3 * DAY), max_size=6), back=st.booleans())
 def test_any_chunking_of_a_window_gives_the_same_trades(market, cuts, back):
@@ -97,6 +98,7 @@ def test_a_resumed_feed_gives_exactly_the_rest(market, stop, portion):
     assert rest[: 9_000 - stop - 1] == everything[stop + 1 :]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("plain", [False, True])
 def test_another_process_simulates_the_same_market(market, plain):
     """Nothing depends on the process, nor on what its processor has beyond the baseline that NumPy was built for."""
@@ -119,6 +121,7 @@ def test_another_process_simulates_the_same_market(market, plain):
     assert not (plain and vectorised == "True")
 
 
+@pytest.mark.slow
 def test_seeds_and_instruments_differ():
     window = (OPENS, OPENS + 60 * MINUTE)
     prices = [
@@ -142,6 +145,7 @@ def test_prices_sizes_and_activity_are_realistic(market, instrument, low, high):
     assert np.abs(np.diff(np.log(trades["price"]))).max() < 0.03
 
 
+@pytest.mark.slow
 def test_prices_join_at_midnight(market):
     trades = read(market, BTC, OPENS - 30 * DAY, OPENS)
     midnight = np.flatnonzero(np.diff(trades["ts"] // DAY))

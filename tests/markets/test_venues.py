@@ -16,6 +16,8 @@ from markets.rest import RestClient
 from markets.source import Resume
 from tests.markets.box import BTC, ETH, OPENS
 
+pytestmark = pytest.mark.process
+
 VENUES = {"binance": Binance, "kraken": Kraken}
 
 

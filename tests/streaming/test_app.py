@@ -90,6 +90,7 @@ def test_bad_state_stops_the_service_says_failed_and_still_closes(context):
     assert [beat.phase for beat in beats(context)] == ["failed"]
 
 
+@pytest.mark.slow
 def test_while_it_runs_the_heartbeat_moves(context):
     stage, seen = Counting(), []
 

@@ -10,6 +10,8 @@ from domain.topics import BARS, FEATURES, FEATURES_WITH_TARGET, PREDICTIONS, TRA
 from tests.domain.samples import SECOND, START
 from tests.streaming.mill import NAMES, Mill, trades_of
 
+pytestmark = pytest.mark.slow
+
 N = 420
 CUT = 400
 FAR = 4 * 10**18 // SECOND * SECOND

@@ -40,6 +40,7 @@ def test_any_bytes_come_back_as_they_were(value):
     assert payload_of(letter_of("trainer", records(value), 0, ERROR)) == value
 
 
+@pytest.mark.slow
 @given(st.text(max_size=100))
 def test_text_stays_readable_for_any_client(text):
     letter = json.loads(encode(letter_of("trainer", records(text.encode()), 0, ERROR)))

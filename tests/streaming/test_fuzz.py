@@ -13,6 +13,8 @@ from streaming.dead_letters import payload_of
 from tests.domain.samples import SECOND
 from tests.streaming.mill import NAMES, Mill, trades_of
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     TRADES: Trade,
     BARS: Bar,

@@ -11,6 +11,8 @@ from tests.brokers import broker_process, one
 from warehouse.beginning import begin
 from warehouse.identity import identity_of, write
 
+pytestmark = pytest.mark.kafka
+
 
 @pytest.fixture
 def broker(tmp_path):

@@ -19,6 +19,8 @@ from streaming.topics import create_topics, delete_topics
 from streaming.transport import find
 from tests.brokers import broker_process, running_broker
 
+pytestmark = pytest.mark.kafka
+
 
 @pytest.fixture(scope="module", params=["dev", "apache"])
 def address(request, tmp_path_factory):

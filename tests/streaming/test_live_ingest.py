@@ -21,6 +21,8 @@ from tests.markets.box import box_of
 from warehouse.control import Control
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.process
+
 BTC = "simulated:BTC-USDT"
 
 

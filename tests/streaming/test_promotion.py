@@ -14,6 +14,8 @@ from warehouse.features import read_table
 from warehouse.lake import Lake
 from warehouse.roles import Roles
 
+pytestmark = pytest.mark.slow
+
 N, CUT = 1_000, 600
 LINE, LATER = NAMES[0], f"{NAMES[0]}@2"
 

@@ -17,6 +17,8 @@ from streaming.serving import Board, Server
 from warehouse.control import Control
 from warehouse.heartbeats import Heartbeats
 
+pytestmark = pytest.mark.process
+
 ODD_NUMBERS = ("x", "1_0", "%201", "1%20", "%2B5", "%D9%A3", "501")
 
 

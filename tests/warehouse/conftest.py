@@ -30,6 +30,8 @@ def pytest_generate_tests(metafunc):
     """Try each law of a module with ``DATABASES`` on all of them; its child processes know only SQLite."""
     asks = getattr(metafunc.module, "DATABASES", ())
     if asks and "places" in metafunc.fixturenames and "processes" not in metafunc.fixturenames:
+        marks = {"postgresql": pytest.mark.postgres}
+        asks = [pytest.param(name, marks=marks.get(name, ())) for name in asks]
         metafunc.parametrize("places", asks, indirect=True)
 
 

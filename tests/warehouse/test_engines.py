@@ -9,6 +9,8 @@ from warehouse.control import Control
 from warehouse.engines import probe
 from warehouse.leases import Leases
 
+pytestmark = pytest.mark.postgres
+
 
 def test_a_server_is_told_by_its_version(postgres):
     assert probe(postgres.database(), "TIDEMILL_DAGSTER_URL").startswith("PostgreSQL 1")

@@ -72,6 +72,7 @@ def hasty(places):
         yield control
 
 
+@pytest.mark.process
 def test_who_holds_the_write_lock_is_known_by_pid_and_command(database, holding):
     assert writer_of(database) is None
     writer = holding(WRITER, database)
@@ -98,6 +99,7 @@ def test_to_look_who_holds_the_lock_does_not_drop_ones_own(database, control, ho
     control.write(work)
 
 
+@pytest.mark.process
 def test_a_service_is_named_as_a_person_would_type_it():
     command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", "-m", "orchestration.cli"]
     with subprocess.Popen([*command, "run", "trainer"], stdout=subprocess.PIPE) as process:
@@ -107,6 +109,7 @@ def test_a_service_is_named_as_a_person_would_type_it():
     assert named == f"process {process.pid} (tidemill run trainer); look at that process"
 
 
+@pytest.mark.process
 def test_a_write_that_meets_a_lock_that_does_not_move_names_its_holder_and_what_to_do(database, hasty, holding):
     writer = holding(WRITER, database)
     with pytest.raises(Unavailable, match=rf"is locked by process {writer.pid} \(.*; look at that process$"):
@@ -117,6 +120,7 @@ def test_a_write_that_meets_a_lock_that_does_not_move_names_its_holder_and_what_
         hasty.count_dead_letter("s", "r")
 
 
+@pytest.mark.process
 def test_a_writer_waits_for_a_stopped_holder_to_be_ended_and_not_for_one_that_runs(
     database, control, holding, monkeypatch
 ):
@@ -154,6 +158,7 @@ def test_postgresql_ends_a_transaction_whose_client_is_stopped(postgres, monkeyp
         assert second.dead_letters() == {("s", "r"): 2}
 
 
+@pytest.mark.process
 def test_the_holder_of_a_lock_file_is_named_with_its_state(tmp_path, holding):
     locker = holding(LOCKER, tmp_path / "writer.lock")
     stop(locker)

@@ -14,6 +14,8 @@ from warehouse.identity import identity_of, path_of
 from warehouse.keys import model_key
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.slow
+
 ROW = {
     "id": 1, "line": "a:B", "number": 7, "kind": "initial", "watermark": 1, "n_learned": 1, "begins": 0, "since": 0,
     "offsets": {}, "logs": {}, "without": [], "champions": {}, "digest": "d", "metrics": {}, "created_at": 0.0,

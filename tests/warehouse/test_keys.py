@@ -94,6 +94,7 @@ def test_threads_that_race_to_be_first_get_one_key(tmp_path):
         assert [p.name for p in home.iterdir()] == ["model.key"]
 
 
+@pytest.mark.process
 def test_processes_that_race_to_be_first_get_one_key(tmp_path):
     root = Path(__file__).parents[2]
     racers = [

@@ -10,6 +10,8 @@ from warehouse import tables
 from warehouse.connection import connect, patiently
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.slow
+
 
 def test_four_processes_that_come_first_at_once_make_one_lake_and_one_control_database(processes, control):
     children = processes("open")

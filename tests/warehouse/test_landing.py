@@ -147,6 +147,7 @@ def test_three_processes_landing_the_same_stream_land_it_once(processes, places)
     assert sum(said["inserted"] for child in children for said in child["said"]) == 1_800
 
 
+@pytest.mark.process
 def test_a_lander_killed_at_random_moments_loses_and_doubles_nothing(processes, places):
     children = processes("land-killed")
     assert [child["status"] for child in children].count(-9) >= 2

@@ -4,6 +4,8 @@ from domain.errors import BadState, Unavailable
 from warehouse import schema
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.slow
+
 
 def test_opening_again_applies_nothing_twice(places):
     for _ in range(2):

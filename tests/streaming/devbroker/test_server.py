@@ -43,6 +43,7 @@ def command(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class TestRefusals:
+    @pytest.mark.kafka
     def test_a_second_broker_on_the_same_directory(self, tmp_path: Path) -> None:
         with broker_process(tmp_path) as broker:
             second = command(tmp_path, "--port", "0")
@@ -50,6 +51,7 @@ class TestRefusals:
             assert re.fullmatch(rf"error: .* in use by another dev broker \(process {broker.pid}\).*\n", second.stderr)
             assert AdminClient({"bootstrap.servers": broker.address}).list_topics(timeout=DEADLINE_S).brokers
 
+    @pytest.mark.kafka
     def test_a_port_that_is_taken(self, tmp_path: Path) -> None:
         with broker_process(tmp_path / "one") as broker:
             second = command(tmp_path / "two", "--port", str(broker.port))
@@ -105,6 +107,7 @@ class TestRefusals:
             assert caught.value.args[0].code() == KafkaError._UNSUPPORTED_FEATURE
 
 
+@pytest.mark.kafka
 def test_codecs_are_stored_as_they_came(tmp_path: Path) -> None:
     with broker_process(tmp_path) as broker:
         for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
@@ -117,6 +120,7 @@ def test_codecs_are_stored_as_they_came(tmp_path: Path) -> None:
         assert header_at(log.read_bytes()).codec == number
 
 
+@pytest.mark.kafka
 def test_a_stopped_broker_ends_well_and_takes_its_address_with_it(tmp_path: Path) -> None:
     with broker_process(tmp_path) as broker:
         reader = Consumer({"bootstrap.servers": broker.address, "group.id": "g", **QUIET})
@@ -128,6 +132,7 @@ def test_a_stopped_broker_ends_well_and_takes_its_address_with_it(tmp_path: Path
         reader.close()
 
 
+@pytest.mark.kafka
 @pytest.mark.parametrize(
     ("end", "fsync"), [("stop", "never"), ("kill", "never"), ("kill", "interval"), ("kill", "always")]
 )
@@ -158,6 +163,7 @@ def test_everything_acknowledged_is_there_after_a_restart(tmp_path: Path, end: s
         reader.close()
 
 
+@pytest.mark.kafka
 def test_what_a_crash_left_of_a_deleted_topic_is_swept_away(tmp_path: Path) -> None:
     left = tmp_path / "topics" / "gone.0123" / "0"
     left.mkdir(parents=True)
@@ -166,6 +172,7 @@ def test_what_a_crash_left_of_a_deleted_topic_is_swept_away(tmp_path: Path) -> N
         assert not left.parent.exists()
 
 
+@pytest.mark.kafka
 def test_a_torn_tail_costs_only_what_was_never_acknowledged(tmp_path: Path, read) -> None:
     with broker_process(tmp_path) as broker:
         create(broker.address, "t")
@@ -186,6 +193,7 @@ def test_a_torn_tail_costs_only_what_was_never_acknowledged(tmp_path: Path, read
         reader.close()
 
 
+@pytest.mark.kafka
 def test_its_figures_are_told_every_second(tmp_path: Path) -> None:
     script = f"""
 import json, os, signal
