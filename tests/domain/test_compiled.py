@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 USED = """
@@ -21,6 +23,7 @@ line.advance(cut(tape, 0, 300), 300)
 """
 
 
+@pytest.mark.process
 def test_what_was_compiled_once_is_compiled_by_no_process_again(tmp_path):
     def run(*args):
         env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
