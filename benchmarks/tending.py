@@ -1,11 +1,12 @@
 """How soon a mill is whole again that loses one of its nine processes: ``python benchmarks/tending.py [--json]``.
 
 A home and ports of its own under a real ``tidemill up``. Each process in turn is frozen with SIGSTOP, then each in turn
-is killed with -9 together with its shim; with ``--blow "out of memory"`` (root, Linux) each is given a memory cgroup
-too small for it, so that the kernel's out-of-memory killer ends it. With ``--disk`` (the same) the home lies on a disk
-of its own, which is then full for half a minute; nothing else is done. The clock runs until all of this is true again,
-without a person: every service healthy in ``status``, the victim another process, the broker's heartbeat its own, the
-exchange and the web server answering, and Dagster's sensors having signed since the blow where it hit their daemon.
+is killed with -9 together with its shim; with ``--blow "out of memory"`` (root, Linux) each is put into a memory cgroup
+with room for 64 KB more, so that the kernel's out-of-memory killer ends it. With ``--disk`` (the same) the home lies on
+a disk of its own, which is then full for half a minute; nothing else is done. The clock runs until all of this is true
+again, without a person: every service healthy in ``status``, the victim another process, the broker's heartbeat its
+own, the exchange and the web server answering, and Dagster's sensors having signed since the blow where it hit their
+daemon.
 """
 
 from __future__ import annotations
@@ -44,14 +45,12 @@ _DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType healthy lastHear
 
 @contextlib.contextmanager
 def starved(pid: int) -> Iterator[None]:
-    """Let the kernel's out-of-memory killer take one process: it may have less memory than it has."""
+    """Let the kernel's out-of-memory killer take one process, as soon as it asks for 64 KB more than it has."""
     root = Path("/sys/fs/cgroup/memory")  # version 1, or else version 2
     root, most = (root, "memory.limit_in_bytes") if root.is_dir() else (root.parent, "memory.max")
     group = root / f"tidemill-tending-{os.getpid()}"
     group.mkdir()
     try:
-        if (charged := group / "memory.move_charge_at_immigrate").exists():
-            charged.write_text("1")
         (group / most).write_text("65536")
         (group / "cgroup.procs").write_text(str(pid))
         yield
