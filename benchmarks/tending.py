@@ -2,11 +2,12 @@
 
 A home and ports of its own under a real ``tidemill up``. Each process in turn is frozen with SIGSTOP, then each in turn
 is killed with -9 together with its shim; with ``--blow "out of memory"`` (root, Linux) each is put into a memory cgroup
-with room for 64 KB more, so that the kernel's out-of-memory killer ends it. With ``--disk`` (the same) the home lies on
-a disk of its own, which is then full for half a minute; nothing else is done. The clock runs until all of this is true
-again, without a person: every service healthy in ``status``, the victim another process, the broker's heartbeat its
-own, the exchange and the web server answering, and Dagster's sensors having signed since the blow where it hit their
-daemon.
+that another process fills, so that the kernel's out-of-memory killer ends it. With ``--disk`` (the same) the home lies
+on a disk of its own, which is then full for half a minute; nothing else is done.
+
+The clock runs until all of this is true again, without a person: every service healthy in ``status``, the victim
+another process, the broker's heartbeat its own, the exchange and the web server answering, and Dagster's sensors having
+signed since the blow where it hit their daemon.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ DEADLINE_S, POLL_S, QUIET_S = 300.0, 0.25, 5.0
 ANSWER_S, GOAL_S = 5.0, 60.0
 SHIM_AND_CHILD = 2
 FULL_S, DISK = 30.0, "2g"
+SMALL = 64 << 20
+HOG = """import os, sys
+open(f"/proc/{os.getpid()}/oom_score_adj", "w").write("-900")
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+bytearray(int(sys.argv[2])), sys.stdin.read()"""
 BLOWS = (FROZEN, KILLED, OUT_OF_MEMORY) = ("frozen", "killed with its shim", "out of memory")
 
 _DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType healthy lastHeartbeatTime}}}}"
@@ -45,17 +51,20 @@ _DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType healthy lastHear
 
 @contextlib.contextmanager
 def starved(pid: int) -> Iterator[None]:
-    """Let the kernel's out-of-memory killer take one process, as soon as it asks for 64 KB more than it has."""
+    """Let the kernel's out-of-memory killer take one process: a hog beside it in a small cgroup is the dearer one."""
     root = Path("/sys/fs/cgroup/memory")  # version 1, or else version 2
     root, most = (root, "memory.limit_in_bytes") if root.is_dir() else (root.parent, "memory.max")
     group = root / f"tidemill-tending-{os.getpid()}"
     group.mkdir()
     try:
-        (group / most).write_text("65536")
+        (group / most).write_text(str(SMALL))
         (group / "cgroup.procs").write_text(str(pid))
-        yield
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+        with subprocess.Popen([sys.executable, "-c", HOG, str(group), str(SMALL)], stdin=subprocess.PIPE) as hog:  # noqa: S603
+            yield
+            hog.kill()
     finally:
-        with contextlib.suppress(OSError):  # what is left of it goes with the process
+        with contextlib.suppress(OSError):  # what is left of it goes with the processes
             group.rmdir()
 
 
