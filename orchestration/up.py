@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -79,21 +81,22 @@ def up(wait_s: float, again: Sequence[Store] = (), *, sensors_on: bool = False) 
     began = time.monotonic()
     fresh = all(deployment.supervisor.status(name).pid is None for name in deployment.foundation)
     try:
-        _start(deployment, directory, wait_s, began)
+        with _interruptible() as interrupted:
+            _start(deployment, directory, wait_s, began, interrupted)
     except KeyboardInterrupt:
         if fresh:
             down()
         raise
 
 
-def _start(deployment: Deployment, directory: Path, wait_s: float, began: float) -> None:
+def _start(deployment: Deployment, directory: Path, wait_s: float, began: float, interrupted: threading.Event) -> None:
     places = deployment.places
     for name in deployment.foundation:
         deployment.start(name)
     where = f"Dagster {places.dagster_pages}   predictions http://127.0.0.1:{places.serving_port}/predictions"
     print(f"started; {where}", flush=True)  # noqa: T201 - the command's answer
     if wait_s:
-        served = _wait(deployment, directory, wait_s)
+        served = _wait(deployment, directory, wait_s, interrupted)
         print(f"first prediction after {time.monotonic() - began:.0f} s: {_words(served[0])}")  # noqa: T201
         print(market_of(deployment.project))  # noqa: T201
         print(f"look: {where}\nthen: tidemill status --watch   tidemill logs   tidemill down")  # noqa: T201
@@ -138,10 +141,32 @@ def _refuse_taken_ports(places: Places, deployment: Deployment) -> None:
         raise UsageError("; ".join(taken))
 
 
-def _wait(deployment: Deployment, directory: Path, patience_s: float) -> list[dict[str, Any]]:
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Yield what Ctrl-C sets, besides raising: an exception that falls into a destructor or an import is lost."""
+    pressed = threading.Event()
+
+    def press(*_: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    former = signal.getsignal(signal.SIGINT)
+    if former is signal.default_int_handler:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _wait(
+    deployment: Deployment, directory: Path, patience_s: float, interrupted: threading.Event
+) -> list[dict[str, Any]]:
     """Return the first predictions served, showing meanwhile how far the start has come."""
     with startup(deployment.places, deployment.project, deployment, directory) as start, _shown() as show:
         while True:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             rows = rows_of(deployment.places, deployment.foundation)
             parts = start.look(rows)
             show(parts, rows)

@@ -37,16 +37,20 @@ def settled(box):
     return state["now"]
 
 
-def watched(box, *faults, path="/ws/btcusd@trade/ethusd@trade"):
-    """Return the frames of a connection from before some faults until after them."""
+def watched(box, *faults, path="/ws/btcusd@trade/ethusd@trade", symbols=()):
+    """Return the frames of a connection from before some faults until after them, of each of some symbols too."""
 
     async def watch():
         async with websockets.connect(box.address.stream + path, max_queue=None) as one:
             frames = [await heard(one)]
+            while not {frame["s"] for frame in frames}.issuperset(symbols):
+                frames.append(await heard(one))
             for kind, amount in faults:
                 await asyncio.to_thread(box.fault, kind, amount)
             happened = await asyncio.to_thread(settled, box)
             while frames[-1].get("T", 0) * 1_000_000 <= happened:
+                frames.append(await heard(one))
+            while not {f["s"] for f in frames if f["T"] * 1_000_000 > happened}.issuperset(symbols):
                 frames.append(await heard(one))
             return frames
 
@@ -65,7 +69,7 @@ def missing(frames):
 
 def test_dropped_trades_are_missing_from_the_stream_and_known_to_rest(market):
     with box_of(market, speed=600) as box:
-        frames = watched(box, ("drop", 5))
+        frames = watched(box, ("drop", 5), symbols=("BTCUSD", "ETHUSD"))
         lost = missing(frames)
         assert sum(map(len, lost.values())) == 5
         for symbol, ids in lost.items():

@@ -12,6 +12,8 @@ def interrupted(mill):
     with subprocess.Popen(
         [sys.executable, "-m", "orchestration.cli", "up"],
         env=mill.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        # A shell that runs the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as up:  # fmt: skip
         first = up.stdout.readline()
         up.send_signal(signal.SIGINT)
