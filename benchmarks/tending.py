@@ -147,7 +147,8 @@ class Foundation:
                 over.enter_context(starved(status.pid))
             elif blow == KILLED:
                 os.kill(status.shim_pid, signal.SIGKILL)
-                os.kill(status.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # the shim's end may have ended it
+                    os.kill(status.pid, signal.SIGKILL)
             else:
                 os.kill(status.pid, signal.SIGSTOP)
             return self._fared(name, blow, status.pid, at, began)

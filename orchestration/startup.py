@@ -154,7 +154,7 @@ class FirstRun:
         if all(state == "done" for state in states):
             return Part(name, "done")
         if run.failure and not set(states) <= {"waiting"}:
-            return Part(name, "failed", detail=f"{run.failure}; Dagster tries again, see run {run.run_id}")
+            return Part(name, "failed", detail=f"{run.failure}; see run {run.run_id} and sensor bootstrap in Dagster")
         if set(states) == {"waiting"}:
             return Part(name, "waiting", detail="its run starts" if name == "history" else "")
         lines = [line for step in steps for line in run.lines.get(step, ())]
@@ -178,6 +178,7 @@ class Startup:
         self._deployment, self._first = deployment, first
         self._reached: set[tuple[str, str]] = set()
         self._events = 0
+        self._complete = False
         self._moved = time.monotonic()
 
     def look(self, rows: Sequence[Row]) -> list[Part]:
@@ -191,7 +192,13 @@ class Startup:
         if reached - self._reached or events != self._events:
             self._reached |= reached
             self._events, self._moved = events, time.monotonic()
+        self._complete = self._complete or all(part.state == "done" for part in parts)
         return parts
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been healthy once: what is left is the market's."""
+        return self._complete
 
     @property
     def still_s(self) -> float:

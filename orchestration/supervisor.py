@@ -134,7 +134,13 @@ class Supervisor:
 
         Afterwards neither shim nor child nor any process of the child's group is left. A service that had ended by
         itself (``done``, ``failed``, ``crashed``, ``crash_loop``) keeps that phase; an absent one stays absent.
+
+        Raises
+        ------
+        OSError
+            When the disk refuses to record it; the service has been ended all the same.
         """
+        refused: OSError | None = None
         home = self._home(name)
         if not home.exists():
             return home.status()
@@ -143,7 +149,10 @@ class Supervisor:
             spec = known or self._spec(home, {"argv": [], "env": {}, "cwd": None, "meta": {}})
             grace = spec["policy"]["grace_s"] if grace_s is None else grace_s
             spec["generation"] = _reached_so_far(home)
-            home.ask({**spec, "stop": True, "policy": {**spec["policy"], "grace_s": grace}})
+            try:
+                home.ask({**spec, "stop": True, "policy": {**spec["policy"], "grace_s": grace}})
+            except OSError as error:
+                refused = error
             if keeper:
                 tell(keeper, signal.SIGTERM)
                 end(keeper, grace + _MARGIN_S)
@@ -153,19 +162,29 @@ class Supervisor:
             state = home.state()
             if state is None or state["phase"] not in FINAL or state["generation"] < spec["generation"]:
                 home.record_stopped(spec["generation"])
+            if refused is not None:
+                raise refused
             return home.status()
 
     def let_go(self) -> None:
-        """Ask that no service is given another shim when its own is gone: the first step of stopping all."""
-        for name in self.names():
-            home = self._home(name)
-            with self._control(home):
-                spec = home.spec()
-                if spec is not None and spec["policy"].get("keep"):
-                    home.ask({**spec, "policy": {**spec["policy"], "keep": False}})
+        """Ask that no service is given another shim when its own is gone: the first step of stopping all.
 
-    def stop_all(self, last: Sequence[str] = ()) -> list[Status]:
-        """Stop every service: side by side, but the named ones afterwards, one by one in their order.
+        Shims that cannot be asked, as on a full disk, are ended at once and together: none is left to give one.
+        """
+        unasked = []
+        for home in map(self._home, self.names()):
+            try:
+                with self._control(home):
+                    spec = home.spec()
+                    if spec is not None and spec["policy"].get("keep"):
+                        home.ask({**spec, "policy": {**spec["policy"], "keep": False}})
+            except (OSError, Unavailable):
+                unasked.append(home)
+        for keeper in filter(None, (home.shim() for home in unasked)):
+            tell(keeper, signal.SIGTERM)
+
+    def stop_all(self, first: Sequence[str] = (), last: Sequence[str] = ()) -> list[Status]:
+        """Stop every service: side by side, but the named ones before and afterwards, one by one in their order.
 
         All are tried before the first error, if any, is raised.
         """
@@ -179,11 +198,12 @@ class Supervisor:
             except (TidemillError, OSError) as error:
                 errors.append(error)
 
+        for name in (name for name in first if name in names):
+            stop(name)
         with ThreadPoolExecutor(max_workers=16) as pool:
-            list(pool.map(stop, [name for name in names if name not in last]))
-        for name in last:
-            if name in names:
-                stop(name)
+            list(pool.map(stop, [name for name in names if name not in {*first, *last}]))
+        for name in (name for name in last if name in names):
+            stop(name)
         if errors:
             raise errors[0]
         return statuses

@@ -58,7 +58,11 @@ def faults_of(places: Places, started: float, now: float) -> list[str]:
     notes = {name: _read(_directory(places) / f"{name}.json") for name in SENSORS}
     _, stopped = max(notes.values(), key=lambda note: note[0])  # the newest knows best
     found = [f"{name} is stopped: {TURN_ON}" for name in stopped]
-    ages = {name: abs(now - max(at, started)) for name, (at, _) in notes.items() if f"sensor {name}" not in stopped}
+    ages = {
+        name: min(abs(now - at), abs(now - started))
+        for name, (at, _) in notes.items()
+        if f"sensor {name}" not in stopped
+    }
     silent = [name for name, age in ages.items() if age > SILENT_S]
     if silent and len(silent) == len(ages):
         words = f"no sensor has ticked for {min(ages.values()):.0f} s"

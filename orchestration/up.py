@@ -106,9 +106,7 @@ def down() -> None:
     """Stop every service of this home, whatever its configuration says; Dagster first: it then deploys nothing more."""
     supervisor = supervisor_of(read_places())
     supervisor.let_go()
-    for name in DAGSTER:
-        supervisor.stop(name)
-    names = sorted(status.name for status in supervisor.stop_all(last=("exchange", "broker")))
+    names = sorted(status.name for status in supervisor.stop_all(first=DAGSTER, last=("exchange", "broker")))
     print(f"stopped: {', '.join(names) or 'nothing was running'}")  # noqa: T201
 
 
@@ -174,7 +172,7 @@ def _wait(
                 return served
             part = still_part(parts)
             # Once everything runs, the first prediction is of the first interval that closes.
-            limit_s = patience_s + (deployment.project.interval / 1e9 if part.name == "prediction" else 0.0)
+            limit_s = patience_s + (deployment.project.interval / 1e9 if start.complete else 0.0)
             if start.still_s > limit_s:
                 raise BadState(
                     f"nothing has moved for {start.still_s:.0f} s: {part.name} stands still"

@@ -19,6 +19,7 @@ FILE = "identity.json"
 """The mark in a directory; not hidden, so that whatever empties the directory takes it along."""
 
 _WAIT_S = 5
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _marks = sa.Table(
     "tidemill_identity",
     sa.MetaData(),
@@ -81,9 +82,12 @@ def in_database(what: str, url: str, kind: Store, table: str) -> Look:
             return Look(what, named, "", None if row is None else Mark(row.home, row.store))
     except sa.exc.DBAPIError as error:
         why = one_line(error)
-        if not _is_file(where) or "locked" in why:
+        if not _is_file(where):
             raise Unavailable(f"the {what} in {named} cannot be asked ({why}); is it up?") from error
-        return Look(what, named, f"is damaged ({why})")
+        if getattr(error.orig, "sqlite_errorname", "").startswith(_DAMAGED):
+            return Look(what, named, f"is damaged ({why})")
+        # Locked, or the machine's doing: a full disk, no more open files, not ours to read.
+        raise Unavailable(f"the {what} in {named} cannot be asked ({why}); mend that, nothing of it is lost") from error
     finally:
         engine.dispose()
 

@@ -88,6 +88,13 @@ def test_a_stopped_schedule_is_named_too(mill, instance):
     assert ticks.faults_of(mill.places, 0.0, time.time()) == [f"schedule closed_day is stopped: {ticks.TURN_ON}"]
 
 
+@pytest.mark.parametrize("moved", [-3_600, 3_600])
+def test_a_clock_that_was_set_makes_no_sensor_silent(mill, instance, moved):
+    note_all(mill, instance)
+    now = time.time()
+    assert ticks.faults_of(mill.places, now + moved, now) == []
+
+
 def test_a_daemon_without_any_tick_is_one_line_after_a_minute_and_not_before(mill):
     now = time.time()
     assert ticks.faults_of(mill.places, now - 30, now) == []

@@ -1,5 +1,6 @@
 """A service whose shim was killed is given another by the shims next to it: one, and only where it should have it."""
 
+import errno
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from orchestration import siblings
+from orchestration import homes, siblings
 from orchestration.policy import Policy
 from orchestration.processes import group, identity
 from orchestration.siblings import Siblings
@@ -156,3 +157,17 @@ def test_one_that_cannot_be_started_is_tried_with_growing_pauses(scene, monkeypa
         tries += [second] if watcher.tries != before else []
     assert tries == [0, 1, 3, 7, 15, 31, 63]
     log.rmdir()
+
+
+def test_a_disk_that_takes_no_record_keeps_nothing_running(watched, monkeypatch):
+    first = watched.run("broker")
+    monkeypatch.setattr(homes, "write_json", full)
+    watched.it.let_go()
+    with pytest.raises(OSError, match="No space left"):
+        watched.it.stop_all()
+    assert [name for name in ("broker", *WATCHERS) if homes.Home(watched.root / name).holders()] == []
+    assert watched.born() == [first.pid]
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -70,7 +70,7 @@ def test_history_and_training_of_a_run_that_went_well_are_done(instance, bootstr
 def test_what_made_a_step_fail_is_said_and_what_follows_waits(instance, bootstrap):
     run = bootstrap(fails="features")
     found = parts_of(FirstRun(instance, 2, 1))
-    why = f"the exchange is closed; Dagster tries again, see run {run.run_id}"
+    why = f"the exchange is closed; see run {run.run_id} and sensor bootstrap in Dagster"
     assert (found["history"].state, found["history"].line.removeprefix("ValueError: ")) == ("failed", why)
     assert found["training"] == Part("training", "waiting")
 

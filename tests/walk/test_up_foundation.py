@@ -3,6 +3,7 @@
 It runs after ``test_up``: a redeployment that it interrupts is a failed run, and there may be none there.
 """
 
+import contextlib
 import os
 import signal
 
@@ -74,6 +75,7 @@ def test_a_foundation_killed_with_its_shims_is_brought_back_by_the_shims_of_the_
     for status in former.values():
         os.kill(status.shim_pid, signal.SIGKILL)
     for status in former.values():
-        os.kill(status.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the shim's end may have ended it
+            os.kill(status.pid, signal.SIGKILL)
     now = wait_for("all healthy again", HEALS_S, healed(mill, supervisor, former))
     assert {status.reason for status in now.values()} == {"its shim was killed"}
