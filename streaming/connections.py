@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -82,7 +83,11 @@ class _Connection(H11Protocol):
         self._note()
 
     def handle_events(self) -> None:
-        super().handle_events()
+        try:
+            super().handle_events()
+        except h11.LocalProtocolError:  # what cannot be answered any more
+            self.end()
+            return
         self._note()
 
     def on_response_complete(self) -> None:

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from domain.errors import UsageError
 from domain.events import Prediction
@@ -93,11 +94,6 @@ class Board:
     def instruments(self) -> list[str]:
         """The instruments that can be asked for."""
         return list(self._recent)
-
-    @property
-    def listeners(self) -> int:
-        """How many follow the event stream."""
-        return len(self._listeners)
 
     async def listen(self) -> AsyncIterator[bytes]:
         """Yield predictions as they are made; a listener that does not keep up misses the oldest."""
@@ -175,11 +171,30 @@ def _app(board: Board, control: Control | None, most_streams: int) -> Starlette:
     )
 
 
+class _EventStream(StreamingResponse):
+    """Predictions as they are made; ``left`` is called once when it is over, also when it never began."""
+
+    def __init__(self, board: Board, left: Callable[[], None]) -> None:
+        async def events() -> AsyncIterator[bytes]:
+            async for message in board.listen():
+                yield b"event: prediction\ndata: " + message + b"\n\n"
+
+        super().__init__(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._left()
+
+
 class _Handlers:
     """What each route answers, from the board."""
 
     def __init__(self, board: Board, control: Control | None, most_streams: int) -> None:
         self._board, self._control, self._most_streams = board, control, most_streams
+        self._streams = 0
         self._exposing, self._exposed, self._exposed_at = threading.Lock(), b"", -METRICS_S
 
     async def latest(self, request: Request) -> Response:
@@ -203,14 +218,13 @@ class _Handlers:
         return _reply(found[0] if limit == 1 else found)
 
     async def stream(self, _request: Request) -> Response:
-        if self._board.listeners >= self._most_streams:
+        if self._streams >= self._most_streams:
             return _reply({"error": f"{self._most_streams} listen already; try again later"}, 503)
+        self._streams += 1  # before anything is awaited: many may ask in one turn of the loop
+        return _EventStream(self._board, self._left)
 
-        async def events() -> AsyncIterator[bytes]:
-            async for message in self._board.listen():
-                yield b"event: prediction\ndata: " + message + b"\n\n"
-
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+    def _left(self) -> None:
+        self._streams -= 1
 
     async def livez(self, _request: Request) -> Response:
         age = time.monotonic() - self._board.turned

@@ -59,7 +59,10 @@ class Door(H11Protocol):
             self._request = self._limited()
 
     def handle_websocket_upgrade(self, event: Any) -> None:  # noqa: ANN401 - likewise
-        """Leave the connection to the WebSocket."""
+        """Leave the connection to the WebSocket, if half of all are left for requests."""
+        if sum(not isinstance(one, Door) for one in self.connections) >= MOST // 2:
+            self.send_400_response("too many WebSockets; try again later")
+            return
         self._cancel()
         super().handle_websocket_upgrade(event)
         self._upgraded = True

@@ -143,7 +143,9 @@ async def create_partitions(ask: Ask) -> Fields:
 
 async def describe_configs(ask: Ask) -> Fields:
     """DescribeConfigs: the settings of topics, in force and honoured; the broker's own are its command line."""
-    return {"results": [await _configs(ask.broker, asked) for asked in ask.request.resources]}
+    # Each once, however often it is asked for: an answer is ten times as long as its question.
+    resources = {(asked.resource_type, asked.resource_name): asked for asked in ask.request.resources}
+    return {"results": [await _configs(ask.broker, asked) for asked in resources.values()]}
 
 
 async def _configs(broker: Broker, asked: Request) -> Fields:

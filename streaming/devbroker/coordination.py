@@ -192,7 +192,7 @@ def offset_fetch(ask: Ask) -> Fields:
     if ask.request.topics is None:
         asked = {topic: [key[1] for key in keys] for topic, keys in groupby(sorted(known), itemgetter(0))}
     else:
-        asked = {topic.name: topic.partition_indexes for topic in ask.request.topics}
+        asked = {topic.name: dict.fromkeys(topic.partition_indexes) for topic in ask.request.topics}
 
     def found(topic: str, partition: int) -> Fields:
         committed = known.get((topic, partition), Committed(-1, -1, ""))

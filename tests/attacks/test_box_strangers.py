@@ -12,11 +12,13 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 
+from markets.box.door import MOST
 from tests.attacks.strangers import DEADLINE_S, MIB, connected, crowd, descriptors, hung_up, pushed, resident, until
 from tests.brokers import ROOT
 
@@ -244,3 +246,15 @@ def test_a_box_among_strangers_still_hears_that_it_is_to_stop() -> None:
             assert box.end() in {0, -signal.SIGTERM}
     finally:
         box.end()
+
+
+def test_sockets_that_ask_for_nothing_leave_half_of_all_connections_to_requests(box: BoxProcess) -> None:
+    with crowd(box.port, MOST // 2 + 10) as strangers:
+        for one in strangers:
+            upgraded(one)
+        for one in strangers:
+            one.setblocking(True)
+        found = Counter(one.recv(12, socket.MSG_WAITALL) for one in strangers)
+        assert found == {b"HTTP/1.1 101": MOST // 2, b"HTTP/1.1 400": 10}
+        box.answers()
+    until(lambda: b'"connections":0' in box.asked()[1].replace(b" ", b""), "who left is forgotten")

@@ -221,3 +221,20 @@ def test_a_broker_among_strangers_still_hears_that_it_is_to_stop(tmp_path: Path,
             pushed(one, deeds[number % len(deeds)])
         os.kill(broker.pid, signal.SIGTERM)
         assert broker.ended() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        head(32, 1) + struct.pack(">i", 5_000) + struct.pack(">bhi", 4, 0, -1) * 5_000 + b"\x00",
+        head(9, 1) + struct.pack(">h1si", 1, b"g", 1) + struct.pack(">h1si", 1, b"t", 4_900) + bytes(4) * 4_900,
+    ],
+    ids=["settings", "offsets"],
+)
+def test_what_is_asked_thousands_of_times_in_one_request_is_answered_once(
+    broker: BrokerProcess, client: socket.socket, body: bytes
+) -> None:
+    with connected(broker.port) as stranger:
+        stranger.sendall(framed(body))
+        assert 0 < len(answer(stranger)) < 4_096
+    assert asked(client) < DEADLINE_S / 6
