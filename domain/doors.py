@@ -62,7 +62,8 @@ def parse_origin(value: str) -> str:
     origin = value.lower().removesuffix("/")
     if origin and not _ORIGIN.fullmatch(origin):
         raise ValueError(f"{value!r} is not an origin; write scheme and host, such as https://mill.example")
-    return origin
+    scheme, _, host = origin.partition("://")
+    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, "")) if host else origin
 
 
 def parse_token(value: str) -> str:

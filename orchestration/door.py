@@ -23,6 +23,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
+HTTP_PORT = 80
+"""Browsers leave it out."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 MOST_BYTES = 10_000_000
@@ -108,6 +111,8 @@ class Rules:
 
     def _check_peer(self, scope: Message) -> None:
         if self.peers:
+            if not scope.get("client"):
+                raise Refused(403, "only the proxies of this server may connect")
             peer = ipaddress.ip_address(scope["client"][0])
             if not peer.is_loopback and not any(peer in network for network in self.peers):
                 raise Refused(403, f"{peer} is not a proxy of this server")
@@ -129,12 +134,15 @@ class Rules:
                 raise Refused(415, "content type must be application/json")
 
     def _hosts(self, scope: Message) -> set[str]:
+        return self._own(scope) | ({urlsplit(self.public).netloc.lower()} if self.public else set())
+
+    def _own(self, scope: Message) -> set[str]:
         names = {*LOOPBACK, _literal(scope)}  # no name can be rebound to an address that is written out
-        hosts = {f"{name}:{self.port}" for name in names if name}
-        return hosts | ({urlsplit(self.public).netloc.lower()} if self.public else set())
+        ports = {f":{self.port}", *({""} if self.port == HTTP_PORT else ())}
+        return {f"{name}{port}" for name in names if name for port in ports}
 
     def _origins(self, scope: Message) -> set[str]:
-        ours = {f"http://{host}" for host in self._hosts(scope)}
+        ours = {f"http://{host}" for host in self._own(scope)}
         return {*ours, self.public.lower()} if self.public else ours
 
 
@@ -201,7 +209,7 @@ class Door:
             return
         peer = scope["client"][0] if scope.get("client") else ""
         structlog.get_logger().warning(
-            "request refused", path=scope["path"][:200], peer=peer, status=refused.status, why=refused.why,
+            "request refused", path=ascii(scope["path"][:200])[1:-1], peer=peer, status=refused.status, why=refused.why,
             refused=self._unlogged,
         )  # fmt: skip
         self._logged, self._unlogged = now, 0

@@ -1,5 +1,7 @@
 """Other people's web pages against Dagster's: a real web server is asked what a browser can be made to ask."""
 
+import contextlib
+import ipaddress
 import json
 import os
 import subprocess
@@ -11,6 +13,8 @@ import pytest
 import websockets
 from websockets.sync.client import connect
 
+from domain.doors import parse_origin
+from orchestration.door import Refused, Rules
 from orchestration.instance import prepare_instance
 from tests.walk.up import ROOT, free_port, wait_for
 
@@ -197,3 +201,24 @@ def test_beyond_this_machine_it_opens_only_with_a_token_or_behind_a_proxy(tmp_pa
     [line] = done.stderr.splitlines()
     assert words in line
     assert "short" not in line.replace("shorter", "")
+
+
+@pytest.mark.parametrize(
+    ("origin", "enters"),
+    [("https://mill.example", True), ("http://mill.example", False), ("http://localhost:3000", True)],
+)
+def test_a_published_name_is_an_origin_under_its_own_scheme_alone(origin, enters):
+    rules = Rules(3000, public=parse_origin("https://mill.example:443/"))
+    kind = (b"content-type", b"application/json")
+    headers = [(b"host", b"mill.example"), (b"origin", origin.encode()), kind]
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "server": ("127.0.0.1", 3000)}
+    with contextlib.nullcontext() if enters else pytest.raises(Refused, match="may not use this server"):
+        rules.check(scope)
+
+
+def test_on_port_80_the_host_has_no_port_and_a_connection_without_a_peer_is_no_proxy():
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "server": ("127.0.0.1", 80)}
+    scope["headers"] = [(b"host", b"localhost")]
+    Rules(80).check(scope)
+    with pytest.raises(Refused, match="proxies"):
+        Rules(80, peers=(ipaddress.ip_network("10.0.0.0/8"),)).check({**scope, "client": None})
