@@ -74,20 +74,32 @@ def parse_postgresql(url: str) -> str:
     if not separator:
         raise ValueError(f"is not a database's URL; write {POSTGRESQL}")
     if scheme != "postgresql+psycopg2":
-        raise ValueError(f"{scheme[:40]!r} is not PostgreSQL; write {POSTGRESQL}")
+        raise ValueError(f"{_named(scheme)}is not PostgreSQL; write {POSTGRESQL}")
     found = _URL.match(rest)
     if found is None or re.search(r"\s", (found["host"] or "") + (found["database"] or "")):
         raise ValueError(f"cannot be read as a URL; write {POSTGRESQL}, with %40 for an @ in the password")
-    options = dict(parse_qsl(found["options"] or "", keep_blank_values=True))
-    for name in options:
-        if name not in _OPTIONS:
-            raise ValueError(f"has the option {name[:40]!r}, which PostgreSQL does not know{_or_remove(name)}")
+    options = _options_of(found["options"] or "")
     if not (found["host"] or found["six"] or options.get("host") or options.get("service")):
         raise ValueError(f"names no host; write {POSTGRESQL}")
     for port in (found["port"], options.get("port")):
         if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= LAST_PORT):
             raise ValueError(f"names a port that is not a whole number from 1 to {LAST_PORT}; write {POSTGRESQL}")
     return f"{scheme}://{rest}"
+
+
+def _options_of(text: str) -> dict[str, str]:
+    if "@" in text:
+        raise ValueError(f"cannot be read as a URL; write {POSTGRESQL}, with %3F for a ? in the password")
+    options = dict(parse_qsl(text, keep_blank_values=True))
+    for name in options:
+        if name not in _OPTIONS:
+            raise ValueError(f"has the option {name[:40]!r}, which PostgreSQL does not know{_or_remove(name)}")
+    return options
+
+
+def _named(scheme: str) -> str:
+    """Return a scheme to be shown; nothing where it may be another part of a URL that was mixed up."""
+    return f"{scheme[:40]!r} " if re.fullmatch("[a-z0-9+]*", scheme) else ""
 
 
 def parse_control(url: str) -> str:
@@ -103,7 +115,7 @@ def parse_control(url: str) -> str:
         parse_postgresql(url)
         return url
     if not separator or scheme not in {"sqlite", "sqlite+pysqlite"}:
-        what = f"{scheme[:40]!r} is not a database it can use" if separator else "is not a database's URL"
+        what = f"{_named(scheme)}is not a database it can use" if separator else "is not a database's URL"
         raise ValueError(f"{what}; write {SQLITE} or {POSTGRESQL}")
     path = rest.removeprefix("/")
     if rest in {"", "/"} or ":memory:" in rest or path.startswith("file:"):
@@ -129,11 +141,11 @@ def parse_brokers(text: str) -> str:
     """
     parts = text.split(",") if text else []
     for part in parts:
-        found = _BROKER.fullmatch(part)
+        found, shown = _BROKER.fullmatch(part), part.rpartition("@")[2][:100]  # before it a password may stand
         if "://" in part:
-            raise ValueError(f"{part[:100]!r} has a scheme; write host:port, and security.protocol in TIDEMILL_KAFKA")
+            raise ValueError(f"{shown!r} has a scheme; write host:port, and security.protocol in TIDEMILL_KAFKA")
         if found is None:
-            raise ValueError(f"{part[:100]!r} is not a broker; write host:port, or several with commas and no blanks")
+            raise ValueError(f"{shown!r} is not a broker; write host:port, or several with commas and no blanks")
         if found["port"] is None:
             raise ValueError(f"{part[:100]!r} has no port; write {part[:100]}:9092")
         if not re.fullmatch(r"[0-9]{1,5}", found["port"]) or not 1 <= int(found["port"]) <= LAST_PORT:

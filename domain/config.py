@@ -186,7 +186,7 @@ class Places(Frozen):
     config: Path = Path("tidemill.toml")
     kafka_bootstrap_servers: Brokers = ""
     kafka_topic_prefix: TopicPrefix = ""
-    kafka: dict[str, str] = Field(default_factory=dict)
+    kafka: dict[str, str] = Field(default_factory=dict, repr=False)
     control_url: ControlUrl = Field(default="", repr=False)
     dagster_url: PostgresqlUrl = Field(default="", repr=False)
     lake_catalog: str = ""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from domain.config import SECRETS, Places
-from domain.errors import UsageError
+from domain.errors import Unavailable, UsageError
 from warehouse.files import remove, settle, stage
 
 DIRECTORY = "TIDEMILL_SECRETS"
@@ -29,11 +29,20 @@ def keep_secrets(places: Places) -> Path:
         text = (json.dumps(value) if isinstance(value, dict) else value) if value else ""
         if not text:
             remove(path)
-        elif not path.exists() or path.read_text("utf-8") != text:
+        elif not _holds(path, text.encode()):
             settle(stage(path, text.encode(), 0o600), path)
     if directory.exists():
         directory.chmod(0o700)
     return directory
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read ({error.strerror}); remove it, then try again") from error
 
 
 def kept_secrets(directory: str) -> dict[str, str]:

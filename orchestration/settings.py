@@ -112,6 +112,8 @@ def read_places(environment: Mapping[str, str] | None = None) -> Places:
         if name not in Places.model_fields or variable != variable.upper():
             known = [f"{PREFIX}{field.upper()}" for field in Places.model_fields]
             raise UsageError(f"environment: {variable} is not a setting{meant(variable, known)}; unset or rename it")
+        if not _is_utf8(told[variable]):
+            raise UsageError(f"environment: {variable} is not UTF-8; write it in characters of UTF-8")
         said[name] = told[variable]
     if "kafka" in said:
         said["kafka"] = _object(said["kafka"])
@@ -121,6 +123,14 @@ def read_places(environment: Mapping[str, str] | None = None) -> Places:
         raise UsageError(f"environment: {first_fault(error, PREFIX)}") from error
     demand_directory(places.home, f"{PREFIX}HOME")
     return places
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes that the system could not decode
+        return False
+    return True
 
 
 def _object(text: str) -> object:

@@ -58,6 +58,9 @@ URLS = [
     ("TIDEMILL_DAGSTER_URL=mysql://mill:s3cret@db/mill", "TIDEMILL_DAGSTER_URL: 'mysql' is not PostgreSQL", POSTGRESQL),
     ("TIDEMILL_DAGSTER_URL=postgresql://", "TIDEMILL_DAGSTER_URL: names no host", POSTGRESQL),
     ("TIDEMILL_DAGSTER_URL=postgresql://mill:s3cret@db:70000/mill", "TIDEMILL_DAGSTER_URL: names a port", POSTGRESQL),
+    ("TIDEMILL_DAGSTER_URL=mill:s3cret@db://mill", "TIDEMILL_DAGSTER_URL: is not PostgreSQL", POSTGRESQL),
+    ("TIDEMILL_DAGSTER_URL=postgresql://mill:p@ss?s3cret@db/mill", "DAGSTER_URL: cannot be read as a URL", "%3F"),
+    ("TIDEMILL_CONTROL_URL=postgresql://mill:p\udce4ss@db/mill", "TIDEMILL_CONTROL_URL is not UTF-8", "UTF-8"),
     ("TIDEMILL_DAGSTER_URL=postgresql://db/mill?conect_timeout=1", "'conect_timeout'", "did you mean 'connect_timeout'?"),
 ]  # fmt: skip
 
@@ -79,7 +82,8 @@ BROKERS = [
     (f"{BROKER[:-2]}=a:9092 b:9092", f"{BROKER}'a:9092 b:9092' has no port", "write host:port"),
     (f"{BROKER[:-2]}=a:9092,a:9092", f"{BROKER}'a:9092' comes twice", "remove one"),
     (f"{BROKER[:-2]}=[::1]", f"{BROKER}'[::1]' has no port", "write [::1]:9092"),
-    (f"{BROKER[:-2]}=mill@kafka:9092", f"{BROKER}'mill@kafka:9092' is not a broker", "write host:port"),
+    (f"{BROKER[:-2]}=mill@kafka:9092", f"{BROKER}'kafka:9092' is not a broker", "write host:port"),
+    (f"{BROKER[:-2]}=SASL://mill:s3cret@kafka:1", f"{BROKER}'kafka:1' has a scheme", "security.protocol"),
     (f"{BROKER[:-2]}=kafka:9092/topic", f"{BROKER}'kafka:9092/topic' has no port", "write host:port"),
     ("TIDEMILL_KAFKA_TOPIC_PREFIX=two words", "TIDEMILL_KAFKA_TOPIC_PREFIX: 'two words'", "write what fits"),
     ("TIDEMILL_KAFKA_TOPIC_PREFIX=a/b", "TIDEMILL_KAFKA_TOPIC_PREFIX: 'a/b'", "write what fits"),
