@@ -162,7 +162,7 @@ def ends_of(mill: Mill, lake: Lake, table: Table) -> dict[str, int]:
     landed = all_landed(lake)
     with mill.control() as control:
         registry = Registry(control, mill.places.models)
-        firsts = {name: registry.get(name, 1) for name in mill.project.instruments}
+        firsts = {name: registry.first(name) for name in mill.project.instruments}
     ends = {}
     for partition, name in enumerate(mill.project.instruments):
         first = firsts[name]

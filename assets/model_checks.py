@@ -146,7 +146,7 @@ def _loads(mill: Mill, instruments: tuple[str, ...], *, newest: bool) -> dg.Asse
     with mill.control() as control:
         registry, casts = Registry(control, mill.places.models, model_key(mill.places)), Roles(control).all(instruments)
         for name in instruments:
-            version = registry.newest(casts[name].champion) if newest else registry.get(name, 1)
+            version = registry.newest(casts[name].champion) if newest else registry.first(name)
             if version is None:
                 return unjudged(f"{name} has no version yet; run job train")
             found |= {f"version {name}": version.number, f"n_learned {name}": version.n_learned}

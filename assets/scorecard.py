@@ -160,7 +160,7 @@ def _frozen(
     lake: Lake, registry: Registry, instrument: str, since: int, until: int
 ) -> tuple[tuple[Ints, Floats] | None, str]:
     """Return what the line's first version answers to the window's vectors, or why it cannot be asked."""
-    first = registry.get(instrument, 1)
+    first = registry.first(instrument)
     if first is None:
         return None, f"{instrument} has no first version"
     try:

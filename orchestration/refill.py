@@ -100,7 +100,7 @@ def _begun_again(places: Places, project: Project, judged: float) -> str:
     identity = identity_of(places.home)
     founded = identity.stores.get("lake") if identity is not None else None
     with control_of(places) as control:
-        first = None if control is None else Registry(control, places.models).get(project.instruments[0], 1)
+        first = None if control is None else Registry(control, places.models).first(project.instruments[0])
     if founded is None or first is None or founded.at.timestamp() <= max(judged, first.created_at):
         return ""
     return founded.at.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -141,6 +141,11 @@ class Registry:
         """Return the line's newest version, None when it has none."""
         return self._one(sa.select(versions).where(versions.c.number == _newest_number(line).scalar_subquery()), line)
 
+    def first(self, line: str) -> Version | None:
+        """Return the line's oldest version, None when it has none: not number 1 where versions were begun again."""
+        of = sa.select(versions).where(versions.c.line == line).order_by(versions.c.number).limit(1)
+        return self._first(of)
+
     def get(self, line: str, number: int) -> Version | None:
         """Return the line's version of this number, None when there is none."""
         return self._one(sa.select(versions).where(versions.c.number == number), line)

@@ -6,14 +6,18 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from domain.config import Places
 from domain.errors import BadState, UsageError
+from orchestration import backup as backing
 from orchestration.backup import backup
 from orchestration.chaos import KEPT, at_home, paced
 from orchestration.differences import compare
@@ -205,3 +209,22 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(taken, disk):
     assert "make room on its disk and begin again" in line
     assert "Traceback" not in done.stderr
     assert [path.name for path in disk.path.iterdir()] == ["ballast"]
+
+
+def test_a_run_of_dagster_that_is_deleted_meanwhile_is_left_out(tmp_path, monkeypatch):
+    places = Places(home=tmp_path / "home")
+    folder = places.home / "dagster" / "history" / "runs"
+    folder.mkdir(parents=True)
+    for name in ("gone.db", "kept.db"):
+        with contextlib.closing(sqlite3.connect(folder / name)) as database:
+            database.execute("CREATE TABLE t (x)")
+    copy = backing.copy_database
+
+    def deleted(path, target):
+        if path.name == "gone.db":
+            path.unlink()
+        copy(path, target)
+
+    monkeypatch.setattr(backing, "copy_database", deleted)
+    backing._copy_dagster(places, tmp_path / "copy", SimpleNamespace(say=print))
+    assert [path.name for path in (tmp_path / "copy").rglob("*.db")] == ["kept.db"]

@@ -1,6 +1,9 @@
 """A store is founded once in its home; what is lost, emptied or exchanged is refused, never begun again in silence."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +19,7 @@ from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 ROW = {
     "id": 1, "line": "a:B", "number": 7, "kind": "initial", "watermark": 1, "n_learned": 1, "begins": 0, "since": 0,
     "offsets": {}, "logs": {}, "without": [], "champions": {}, "digest": "d", "metrics": {}, "created_at": 0.0,
@@ -172,3 +176,26 @@ def test_a_store_without_a_home_can_be_made_and_tried_by_itself(tmp_path):
     Lake.open(places).close()
     model_key(places)
     assert identity_of(tmp_path) is None
+
+
+STARVED = """
+import resource, sys
+from domain.config import Places
+from domain.errors import Unavailable
+from warehouse.stores import looks
+
+places = Places(home=sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    print(looks(places, "control"))
+except Unavailable as error:
+    print("unavailable", error)
+"""
+
+
+@pytest.mark.process
+def test_a_disk_that_refuses_to_write_is_no_lost_store(places):
+    command = [sys.executable, "-c", STARVED, str(places.home)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found.startswith("unavailable "), found
+    assert "disk I/O error" in found

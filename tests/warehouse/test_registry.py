@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from domain.errors import ArtifactRefused, BadState, LeaseLost, Unavailable
 from warehouse.control import Control
+from warehouse.control_tables import versions
 from warehouse.files import stage
 from warehouse.leases import Leases
 from warehouse.refusals import Refusals
@@ -52,8 +53,16 @@ def test_versions_are_numbered_from_one_and_come_back_as_published(registry, lea
     assert second.size == len(b"payload 1")
 
 
+def test_the_first_version_is_the_oldest_whatever_its_number(registry, lease, control):
+    grow(registry, lease, 3)
+    assert registry.first(LINE).number == 1
+    control.write(lambda c: c.execute(sa.delete(versions).where(versions.c.number < 3)))
+    assert registry.first(LINE).number == 3
+
+
 def test_a_line_without_versions_has_none(registry):
     assert registry.newest(LINE) is None
+    assert registry.first(LINE) is None
     assert registry.get(LINE, 1) is None
     assert registry.count(LINE) == 0
 
