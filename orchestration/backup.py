@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from domain.config import Places
-from domain.errors import Unavailable, UsageError
+from domain.errors import UsageError
 from orchestration.progress import Progress
 from orchestration.reading_back import contents, read_back
 from orchestration.saved import (
@@ -145,12 +145,8 @@ def _copy_dagster(places: Places, home: Path, bar: Progress) -> None:
     for path in sorted((root / "dagster").rglob("*.db"), key=lambda path: (path.parent.name != "schedules", path.name)):
         target = home / path.relative_to(root)
         make_private(target.parent)
-        try:
+        with contextlib.suppress(FileNotFoundError):  # of a run that was just deleted
             copy_database(path, target)
-        except sqlite3.OperationalError as error:
-            if path.exists():
-                raise Unavailable(f"{path} cannot be copied ({error}); try again") from error
-            continue  # of a run that was just deleted
 
 
 def _files(folder: Path) -> Iterator[File]:

@@ -168,8 +168,21 @@ def data_files(catalog: sqlite3.Connection, data: Path) -> list[Path]:
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy a SQLite database that others may be using, whole and of one moment; see :func:`copy_reading`."""
-    with closing(_reading(source)) as reading:
+    """Copy a SQLite database that others may be using, whole and of one moment; see :func:`copy_reading`.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is not there, or not any more.
+    Unavailable
+        When it cannot be opened, and as ``copy_reading``.
+    """
+    try:
+        reading = _reading(source)
+    except sqlite3.OperationalError as error:
+        source.stat()
+        raise Unavailable(f"{source} cannot be opened ({error}); try again") from error
+    with closing(reading):
         copy_reading(reading, target)
 
 
