@@ -9,6 +9,6 @@ import tempfile
 
 
 def pytest_configure() -> None:
-    """Give the tests a home: importing Dagster's entry point settles a market, and not for whoever runs them."""
+    """Give the tests a home: importing Dagster's entry point settles a market, which must not be the user's."""
     os.environ["TIDEMILL_HOME"] = home = tempfile.mkdtemp(prefix="tidemill-tests-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)

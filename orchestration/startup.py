@@ -119,10 +119,15 @@ class FirstRun:
         if newest[0].run_id != self._run.run_id:
             self._run = Run(newest[0].run_id)
         self._read()
-        return [
+        parts = [
             self._part("history", HISTORY_STEPS, self._pieces * len(HISTORY_STEPS)),
             self._part("training", (TRAINING_STEP,), self._trained),
         ]
+        if failure := self._run.failure:
+            words = f"{failure}; see run {self._run.run_id} and sensor bootstrap in Dagster"
+            at = next((k for k, part in enumerate(parts) if part.state != "done"), None)
+            parts[at:] = [Part(parts[at].name, "failed", detail=words), *parts[at + 1 :]] if at is not None else []
+        return parts
 
     def _read(self) -> None:
         from dagster import DagsterEventType
@@ -137,7 +142,7 @@ class FirstRun:
         run.cursor = found.cursor
         self.events += len(found.records)
         for entry in (record.event_log_entry for record in found.records):
-            step = (entry.step_key or "").removeprefix("models__")
+            step = entry.step_key or ""
             if entry.dagster_event is None:
                 run.lines.setdefault(step, []).append(entry.user_message)
             elif state := kinds.get(entry.dagster_event.event_type):
@@ -153,8 +158,6 @@ class FirstRun:
         states = [run.steps.get(step, "waiting") for step in steps]
         if all(state == "done" for state in states):
             return Part(name, "done")
-        if run.failure and not set(states) <= {"waiting"}:
-            return Part(name, "failed", detail=f"{run.failure}; see run {run.run_id} and sensor bootstrap in Dagster")
         if set(states) == {"waiting"}:
             return Part(name, "waiting", detail="its run starts" if name == "history" else "")
         lines = [line for step in steps for line in run.lines.get(step, ())]
@@ -196,14 +199,17 @@ class Startup:
         return parts
 
     @property
-    def complete(self) -> bool:
-        """Whether everything has been healthy once: what is left is the market's."""
-        return self._complete
-
-    @property
     def still_s(self) -> float:
         """Seconds for which nothing has moved."""
         return time.monotonic() - self._moved
+
+    def stands_still(self, patience_s: float) -> bool:
+        """Tell whether nothing has moved for so long.
+
+        Once everything has been healthy, the prediction waits for the market's next interval: one more is allowed.
+        """
+        interval_s = self._deployment.project.interval / 1e9
+        return self.still_s > patience_s + (interval_s if self._complete else 0.0)
 
 
 @contextmanager

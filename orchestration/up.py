@@ -170,10 +170,8 @@ def _wait(
             show(parts, rows)
             if served := _served(deployment, rows):
                 return served
-            part = still_part(parts)
-            # Once everything runs, the first prediction is of the first interval that closes.
-            limit_s = patience_s + (deployment.project.interval / 1e9 if start.complete else 0.0)
-            if start.still_s > limit_s:
+            if start.stands_still(patience_s):
+                part = still_part(parts)
                 raise BadState(
                     f"nothing has moved for {start.still_s:.0f} s: {part.name} stands still"
                     f"{f' ({part.line})' if part.line else ''}; look at {deployment.places.dagster_pages}/runs and "

@@ -87,7 +87,7 @@ def in_database(what: str, url: str, kind: Store, table: str) -> Look:
         if getattr(error.orig, "sqlite_errorname", "").startswith(_DAMAGED):
             return Look(what, named, f"is damaged ({why})")
         # Locked, or the machine's doing: a full disk, no more open files, not ours to read.
-        raise Unavailable(f"the {what} in {named} cannot be asked ({why}); mend that, nothing of it is lost") from error
+        raise Unavailable(f"the {what} in {named} cannot be asked ({why}); mend that, then try again") from error
     finally:
         engine.dispose()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -52,7 +53,11 @@ class Door(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what comes; the time of a request that does not come whole runs on."""
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # what cannot be answered any more
+            self.transport.abort()
+            return
         if self._whole():
             self._request.cancel()
         elif self._request.cancelled():

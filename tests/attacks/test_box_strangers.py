@@ -41,8 +41,10 @@ STREAM = "/stream?streams=btcusd@trade/ethusd@trade"
 class BoxProcess:
     """A box as a child process."""
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    def __init__(self, stderr: int | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE], cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline().rsplit(":", 1)[1])
         self.pid = self.process.pid
@@ -258,3 +260,19 @@ def test_sockets_that_ask_for_nothing_leave_half_of_all_connections_to_requests(
         assert found == {b"HTTP/1.1 101": MOST // 2, b"HTTP/1.1 400": 10}
         box.answers()
     until(lambda: b'"connections":0' in box.asked()[1].replace(b" ", b""), "who left is forgotten")
+
+
+def test_a_body_that_breaks_off_badly_after_its_answer_is_no_event_of_the_log() -> None:
+    box = BoxProcess(stderr=subprocess.PIPE)
+    try:
+        with connected(box.port) as one:
+            one.sendall(b"GET /box HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            assert one.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+            one.sendall(b"ZZ\r\n")
+            assert hung_up(one)
+        box.answers()
+    finally:
+        box.end()
+    assert box.process.stderr is not None
+    with box.process.stderr as said:
+        assert "Traceback" not in said.read()

@@ -1,5 +1,6 @@
 """Other people's web pages against Dagster's: a real web server is asked what a browser can be made to ask."""
 
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -11,10 +12,11 @@ from contextlib import contextmanager
 import httpx
 import pytest
 import websockets
+from structlog.testing import capture_logs
 from websockets.sync.client import connect
 
 from domain.doors import parse_origin
-from orchestration.door import Refused, Rules
+from orchestration.door import Door, Refused, Rules
 from orchestration.instance import prepare_instance
 from tests.walk.up import ROOT, free_port, wait_for
 
@@ -222,3 +224,24 @@ def test_on_port_80_the_host_has_no_port_and_a_connection_without_a_peer_is_no_p
     Rules(80).check(scope)
     with pytest.raises(Refused, match="proxies"):
         Rules(80, peers=(ipaddress.ip_network("10.0.0.0/8"),)).check({**scope, "client": None})
+
+
+def test_the_log_of_a_refusal_holds_nothing_that_a_terminal_obeys():
+    async def refuse():
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/\x1b]0;evil\x07",
+            "query_string": b"",
+            "server": ("::1", 80),
+        }
+        scope |= {"headers": [(b"host", b"evil.example")], "client": ("127.0.0.1", 1)}
+
+        async def nothing(*_):
+            return {}
+
+        await Door(nothing, Rules(3000))(scope, nothing, nothing)
+
+    with capture_logs() as logs:
+        asyncio.run(refuse())
+    assert [entry["path"] for entry in logs] == ["/\\x1b]0;evil\\x07"]

@@ -197,3 +197,18 @@ def is_closed(stranger):
         return False
     except ConnectionError:
         return True
+
+
+def test_a_body_that_breaks_off_badly_after_its_answer_is_no_event_of_the_log():
+    process = Process()
+    try:
+        head = b"GET /livez HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with closing([process.connect(head)]) as [stranger]:
+            assert status_of(stranger) == 200
+            stranger.sendall(b"ZZ\r\n")
+            wait_closed(stranger)
+        assert process.get("/livez")["live"] is True
+        process.child.stdin.close()
+        assert "Traceback" not in process.child.stderr.read()
+    finally:
+        process.end()

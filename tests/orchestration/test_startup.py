@@ -11,6 +11,8 @@ from orchestration.jobs import BOOTSTRAP
 from orchestration.startup import FirstRun, Part, Startup, still_part, table_of
 from orchestration.status import Row
 
+DEPLOYMENT = SimpleNamespace(foundation=["broker"], project=SimpleNamespace(interval=3_600 * 10**9))
+
 
 @pytest.fixture
 def instance(tmp_path):
@@ -75,6 +77,15 @@ def test_what_made_a_step_fail_is_said_and_what_follows_waits(instance, bootstra
     assert found["training"] == Part("training", "waiting")
 
 
+def test_a_run_that_ends_before_its_first_step_is_a_failed_history(instance, bootstrap):
+    job = dg.job(name=BOOTSTRAP)(lambda: None)
+    run = instance.create_run_for_job(job)
+    instance.report_run_failed(run, "its worker was killed")
+    found = parts_of(FirstRun(instance, 2, 1))
+    assert (found["history"].state, found["training"].state) == ("failed", "waiting")
+    assert found["history"].line.startswith("its worker was killed; see run ")
+
+
 def test_the_next_attempt_stands_for_itself(instance, bootstrap):
     first = FirstRun(instance, 2, 1)
     bootstrap(fails="bars")
@@ -92,7 +103,7 @@ def test_what_runs_tells_its_count_its_last_line_and_an_estimate(instance, boots
     assert (part.state, part.count, part.detail) == ("running", "6 of 16", "examples line 2")
     assert part.left_s == pytest.approx((1e12 - next(iter(first._run.began.values()))) * 10 / 6)
     assert part.line.endswith(" s left")
-    assert part == Part("history", "running", part.count), "a line or an estimate alone is no change"
+    assert part == Part("history", "running", part.count), "a line or an estimate alone changes nothing"
 
 
 @pytest.fixture
@@ -107,7 +118,7 @@ def row(name, phase="running", healthy=True, **more):
 
 
 def test_only_what_gets_further_moves_and_a_crash_loop_does_not(clock):
-    start = Startup(SimpleNamespace(foundation=["broker"]), None)
+    start = Startup(DEPLOYMENT, None)
     sick = [row("broker"), row("trainer", healthy=False, pid=1, restarts=0)]
     start.look(sick)
     for restarts in range(1, 9):
@@ -119,9 +130,22 @@ def test_only_what_gets_further_moves_and_a_crash_loop_does_not(clock):
     assert start.still_s == 0
 
 
+def test_once_all_was_healthy_the_prediction_may_take_an_interval_more(clock):
+    start = Startup(DEPLOYMENT, None)
+    start.look([row("broker"), row("trainer", healthy=False)])
+    clock.s += 61
+    assert start.stands_still(60)
+    start.look([row("broker"), row("trainer")])
+    clock.s += 3_659
+    start.look([row("broker"), row("trainer", healthy=False)])  # one late heartbeat
+    assert not start.stands_still(60)
+    clock.s += 2
+    assert start.stands_still(60)
+
+
 def test_an_event_of_the_first_run_moves(clock):
     first = SimpleNamespace(events=0, look=list)
-    start = Startup(SimpleNamespace(foundation=["broker"]), first)
+    start = Startup(DEPLOYMENT, first)
     start.look([row("broker")])
     clock.s += 50
     start.look([row("broker")])
@@ -132,7 +156,7 @@ def test_an_event_of_the_first_run_moves(clock):
 
 
 def test_the_part_that_stands_still_is_the_first_that_is_not_done(clock):
-    start = Startup(SimpleNamespace(foundation=["broker"]), None)
+    start = Startup(DEPLOYMENT, None)
     parts = start.look([row("broker"), row("trainer", healthy=False, note="no heartbeat yet"), row("lander")])
     assert parts == [
         Part("foundation", "done", "1 of 1"),
